@@ -1,0 +1,62 @@
+"""Canonical JSON and tagged digests: the documented contract under every name in the store and the ledger.
+
+Canonical JSON is RFC 8785 restricted to what records may hold: no floats, integers within ±(2^53 − 1), ASCII keys.
+Under that restriction RFC 8785 is exactly the standard library's sorted, compact dump in UTF-8.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+MAX_INTEGER = 2**53 - 1
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical UTF-8 JSON of a record (RFC 8785). Raises `ValueError` for floats, large integers, non-ASCII keys
+    and strings that are not Unicode text, with the path to the offending value."""
+    _check(value, "$")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+
+
+def digest_bytes(data: bytes) -> str:
+    """Tagged SHA-256 of raw bytes: `sha256:` and 64 hexadecimal digits."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Tagged SHA-256 of a record's canonical JSON."""
+    return digest_bytes(canonical(value))
+
+
+def digest_file(path: Path) -> str:
+    """Tagged SHA-256 of a file, read in blocks of 1 MiB."""
+    hasher = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hasher.update(block)
+    return "sha256:" + hasher.hexdigest()
+
+
+def _check(value: Any, where: str) -> None:
+    if isinstance(value, str):
+        if not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{where}: not Unicode text: {error}") from None
+    elif value is None or isinstance(value, bool):
+        return
+    elif isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise ValueError(f"{where}: integer {value} is beyond 2^53 - 1; write it as a string")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str) or not key.isascii():
+                raise ValueError(f"{where}: key {key!r} is not an ASCII string")
+            _check(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            _check(item, f"{where}[{position}]")
+    else:
+        raise ValueError(f"{where}: {type(value).__name__} {value!r} cannot be in a record")  # noqa: TRY004 - one error type for the caller

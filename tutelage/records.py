@@ -1,0 +1,302 @@
+"""The nouns: frozen records that the store and the ledger keep. Read this first.
+
+Money is integer nano-USD (`_nusd`), probabilities are integer micro-nats (`_unats`: 1e-6 nat), times are UTC
+RFC 3339 strings, durations are integer milliseconds: no record holds a float, so canonical JSON names it exactly.
+"""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
+from types import UnionType
+from typing import Any, Self, Union, get_args, get_origin, get_type_hints
+
+from tutelage.canon import digest_of
+
+UNATS_PER_NAT = 1_000_000
+NUSD_PER_USD = 1_000_000_000
+
+
+class Role(StrEnum):
+    """What an answer is used for; the ledger counts tokens by it."""
+
+    TEXT_TARGET = "text-target"
+    SOFT_TARGET = "soft-target"
+    SCORER = "scorer"
+    JUDGE = "judge"
+    PROMPT_AUTHOR = "prompt-author"
+    PARAPHRASER = "paraphraser"
+    RATER = "rater"
+    EVALUATION = "evaluation"
+
+
+class Origin(StrEnum):
+    """How an exchange came to us."""
+
+    ASKED = "asked"
+    CAPTURED = "captured"
+    IMPORTED = "imported: declared, unverified"
+
+
+class Decision(StrEnum):
+    """The words of a claim's verdict."""
+
+    NON_INFERIOR = "NON-INFERIOR"
+    EQUIVALENT = "EQUIVALENT"
+    INFERIOR = "INFERIOR"
+    INCONCLUSIVE = "INCONCLUSIVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Base of all records: conversion to and from plain JSON values, and a name that is a digest."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Raises `ValueError` when a field is missing, unknown or of another type."""
+        return _build(cls, value, cls.__name__)
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.to_json())
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Record):
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt(Record):
+    """A question before rendering. The split is a type, fixed at birth: see `TrainPrompt` and `HeldOutPrompt`."""
+
+    prompt_id: str
+    text: str
+    group: str  # near-duplicate cluster; a group never straddles the split
+    source: str  # resource or file it came from
+    source_digest: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPrompt(Prompt):
+    """A prompt that may be trained on. It carries no gold label: none was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutPrompt(Prompt):
+    """A prompt kept for the proof; training code accepts no such value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request(Record):
+    """What is sent, and why. Its digest is the address of the answer, known before asking.
+
+    `params` are the body's other fields, as canonical values (temperatures are decimal strings, see `models.openai`).
+    """
+
+    messages: tuple[Message, ...]
+    params: dict[str, Any]
+    model_asked: str
+    route: str
+    purpose: str  # the run's purpose id, or the digest of a claim or an audit plan: a namespace for resuming
+    draw: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelId(Record):
+    """Which model answered, as far as anybody can tell. Empty strings say 'the endpoint did not tell'."""
+
+    provider: str
+    route: str
+    model_asked: str
+    model_reported: str
+    weights_digest: str
+    fingerprint: str
+    tokenizer_digest: str
+    template_digest: str
+    probe_digest: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob(Record):
+    """One candidate token: its bytes (base64), the endpoint's id for it (−1 when it gives none), and log-probability."""
+
+    bytes_b64: str
+    token_id: int
+    logprob_unats: int
+
+    @property
+    def token_bytes(self) -> bytes:
+        return base64.b64decode(self.bytes_b64)
+
+
+@dataclass(frozen=True, slots=True)
+class Position(Record):
+    """One generated token and the most likely candidates there."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage(Record):
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price(Record):
+    """What one exchange cost, where the prices come from, and their date."""
+
+    cost_nusd: int
+    source: str
+    dated: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange(Record):
+    """One question and its answer."""
+
+    request_digest: str
+    model: ModelId
+    answer: str
+    reasoning: str
+    tool_calls: tuple[dict[str, Any], ...]
+    finish_reason: str
+    logprobs: tuple[Position, ...]
+    usage: Usage
+    price: Price
+    latency_ms: int
+    attempts: int
+    request_id_hash: str
+    raw_body_digest: str
+    terms_digest: str
+    twin: str | None
+    origin: Origin
+    role: Role
+    asked_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Record):
+    """A question that got no usable answer after every retry; asked again when the run is resumed."""
+
+    request_digest: str
+    reason: str
+    attempts: int
+    failed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Record):
+    """An exchange that is not trained on, and why."""
+
+    exchange: str
+    filter: str
+    filter_version: int
+    reason: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Record):
+    """Said before looking: student against teacher on held-out prompts. Proportions are in parts per million."""
+
+    metric: str
+    comparison: str
+    margin_ppm: int
+    level_ppm: int
+    test: str
+    planned_n: int
+    decision_rule: str
+    declared_on: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint(Record):
+    """Weights at a step, and exactly what they have consumed."""
+
+    weights: str
+    parent: str
+    config: str
+    optimizer: str
+    rng: str
+    step: int
+    data_position: int
+    loss_tokens: dict[str, int]  # by "<role>"; counted from the batches stepped
+    consumed: str  # digest of the ordered list of exchange digests with their loss tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Record):
+    """One ledger entry: a stage ran on these inputs with this configuration and made these outputs."""
+
+    kind: str  # "opened" | "intent" | "statement"
+    stage: str
+    stage_version: int
+    stage_digest: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    facts: dict[str, Any]
+    code: str
+    environment: str
+    hardware: str
+    started_at: str
+    ended_at: str
+    signer: str
+    previous: str  # digest of the entry before; locates a change that the root only detects
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Record):
+        return value.to_json()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, StrEnum):
+        return value.value
+    return value
+
+
+_HINTS: dict[type, dict[str, Any]] = {}
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    origin = get_origin(kind)
+    if isinstance(kind, type) and is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected an object, got {type(value).__name__}")
+        hints = _HINTS.get(kind)
+        if hints is None:
+            hints = _HINTS[kind] = get_type_hints(kind)
+        names = {field.name for field in fields(kind)}
+        if unknown := set(value) - names:
+            raise ValueError(f"{where}: unknown fields {sorted(unknown)}")
+        if missing := names - set(value):
+            raise ValueError(f"{where}: missing fields {sorted(missing)}")
+        return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in names})
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where}: expected a list, got {type(value).__name__}")
+        item_kind = get_args(kind)[0]
+        return tuple(_build(item_kind, item, f"{where}[{at}]") for at, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected an object, got {type(value).__name__}")
+        return dict(value)
+    if origin in (Union, UnionType):
+        return None if value is None else _build(get_args(kind)[0], value, where)
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return kind(value)
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise ValueError(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value
