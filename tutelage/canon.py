@@ -38,6 +38,17 @@ def digest_file(path: Path) -> str:
     return "sha256:" + hasher.hexdigest()
 
 
+def decimals(value: Any) -> Any:
+    """The same plain value with every float as its shortest decimal string: configurations as records keep them."""
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, dict):
+        return {key: decimals(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [decimals(item) for item in value]
+    return value
+
+
 def _check(value: Any, where: str) -> None:
     if isinstance(value, str):
         if not value.isascii():
@@ -59,4 +70,4 @@ def _check(value: Any, where: str) -> None:
         for position, item in enumerate(value):
             _check(item, f"{where}[{position}]")
     else:
-        raise ValueError(f"{where}: {type(value).__name__} {value!r} cannot be in a record")  # noqa: TRY004 - one error type for the caller
+        raise ValueError(f"{where}: {type(value).__name__} {value!r} cannot be in a record")

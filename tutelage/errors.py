@@ -1,16 +1,16 @@
 """The error tree: every error says what is wrong (with the offending value) and how to mend it.
 
-    TutelageError ............ exit code
-      ConfigError ............ 2   a run file or an option is wrong
-      DataError .............. 2   a data file is wrong
-      ResourceError .......... 2   a pinned outside file is missing or has the wrong digest
-      TeacherError ........... 2   an endpoint cannot be reached or refuses us
-      StorageError ........... 2   disk full, store locked, a segment damaged
-      SignalError ............ 2   the teacher does not reveal what the loss needs
-      TermsError ............. 1   a licence or a provider's terms forbid this use (a finding)
-      BudgetError ............ 3   the spending limit was reached; what was answered is kept
-      PartialError ........... 3   some questions stayed unanswered; what was answered is kept
-      Interrupted ............ 130 the person pressed Ctrl-C; re-running resumes
+TutelageError ............ exit code
+  ConfigError ............ 2   a run file or an option is wrong
+  DataError .............. 2   a data file is wrong
+  ResourceError .......... 2   a pinned outside file is missing or has the wrong digest
+  TeacherError ........... 2   an endpoint cannot be reached or refuses us
+  StorageError ........... 2   disk full, store locked, a segment damaged
+  SignalError ............ 2   the teacher does not reveal what the loss needs
+  TermsError ............. 1   a licence or a provider's terms forbid this use (a finding)
+  BudgetError ............ 3   the spending limit was reached; what was answered is kept
+  PartialError ........... 3   some questions stayed unanswered; what was answered is kept
+  Interrupted ............ 130 the person pressed Ctrl-C; re-running resumes
 """
 
 

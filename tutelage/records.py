@@ -88,6 +88,11 @@ class TrainPrompt(Prompt):
 
 
 @dataclass(frozen=True, slots=True)
+class ValidationPrompt(TrainPrompt):
+    """A training prompt set aside to tune by (agreement with the teacher); its answers are not stepped on."""
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOutPrompt(Prompt):
     """A prompt kept for the proof; training code accepts no such value."""
 

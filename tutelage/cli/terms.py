@@ -1,0 +1,85 @@
+"""`tutelage terms`: check a run file against what licences and providers allow; list and show what is known."""
+
+from pathlib import Path
+
+from tutelage.errors import ConfigError
+
+
+def check(run_file: Path, *, json: bool = False) -> int:
+    """May this run learn from its teacher, with its data, on its base? Exit code 1 when not.
+
+    Parameters
+    ----------
+    run_file
+        The TOML file of the run.
+    json
+        Print one JSON object.
+    """
+    from datetime import UTC, datetime
+
+    from tutelage.cli.output import print_json
+    from tutelage.config import load_config
+    from tutelage.pipeline.gate import check_terms
+    from tutelage.terms.check import describe
+
+    gate = check_terms(load_config(run_file), datetime.now(UTC).date().isoformat())
+    if json:
+        verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base}
+        print_json({"permitted": gate.together.permits, "verdicts": verdicts})
+    else:
+        print("\n".join(describe(verdict) for verdict in (gate.teacher, gate.data, gate.base)))
+    return 0 if gate.together.permits else 1
+
+
+def list_terms(*, json: bool = False) -> int:
+    """Every licence and provider that is known, with its status for each purpose.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object.
+    """
+    from tutelage.cli.output import print_json
+    from tutelage.terms.registry import load_registry
+
+    entries = load_registry().entries
+    if json:
+        print_json({"entries": list(entries)})
+        return 0
+    for entry in entries:
+        print(f"{entry.id:22} {entry.kind:9} {entry.name}")
+        print("  " + ", ".join(f"{rule.purpose}: {rule.status}" for rule in entry.rules))
+    return 0
+
+
+def show(name: str, *, json: bool = False) -> int:
+    """One entry: its clauses, sources, dates and conditions.
+
+    Parameters
+    ----------
+    name
+        Id, SPDX id, alias or host name.
+    json
+        Print one JSON object.
+    """
+    from tutelage.cli.output import print_json
+    from tutelage.terms.model import UnknownName
+    from tutelage.terms.registry import load_registry
+
+    entry = load_registry().find(name)
+    if isinstance(entry, UnknownName):
+        near = f"did you mean {', '.join(entry.near)}?" if entry.near else "see `tutelage terms list`"
+        raise ConfigError(f"no terms are known under {name!r}; unknown is never allowed", fix=near)
+    if json:
+        print_json(entry.to_json())
+        return 0
+    print(f"{entry.name} ({entry.id}, {entry.kind})")
+    for clause in entry.clauses:
+        print(
+            f"  {clause.number}: {clause.gist}\n    {clause.source}, effective {clause.effective}, checked {clause.checked_on}"
+        )
+    for rule in entry.rules:
+        print(f"  {rule.purpose}: {rule.status}" + (f" ({rule.clause})" if rule.clause else ""))
+    for condition in entry.conditions:
+        print(f"  condition {condition.id}: {condition.words}")
+    return 0

@@ -1,0 +1,1 @@
+"""Which prompts there are, and asking the teacher."""

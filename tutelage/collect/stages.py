@@ -1,0 +1,48 @@
+"""The two stages of collecting: making the prompts, and asking the teacher about the training prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.canon import canonical
+from tutelage.collect.sources import Rows
+from tutelage.collect.split import Origin, split_rows
+from tutelage.config import DataTable, TaskTable
+from tutelage.jsonl import write_lines, write_whole
+from tutelage.models.ask import Asking
+from tutelage.models.questions import ask_all, exchange_rows, label_request
+from tutelage.prompts import Prompts, write_prompts
+from tutelage.tasks import teacher_messages
+
+
+def make_prompts(
+    rows: Rows, table: DataTable, labels: Sequence[str], origin: Origin, seed: int, out: Path
+) -> dict[str, Any]:
+    """Writes `prompts.jsonl` and `gold.json` (held-out only) into `out`; returns facts. Raises `DataError`."""
+    split = split_rows(rows.good, table, labels, origin, seed)
+    write_prompts(out / "prompts.jsonl", Prompts(split.train, split.validation, split.held_out))
+    write_whole(out / "gold.json", canonical(split.gold) + b"\n")
+    return {
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "held_out": len(split.held_out),
+        "near_duplicate_groups": split.num_groups,
+        "rows": len(rows.good) + len(rows.bad),
+        "bad_rows": [row.line for row in rows.bad],
+        "held_out_without_gold": list(split.without_gold),
+    }
+
+
+def collect(
+    asking: Asking, task: TaskTable, prompts: Prompts, params: dict[str, Any], purpose: str, concurrency: int, out: Path
+) -> dict[str, Any]:
+    """Asks the teacher about every training and validation prompt; writes `exchanges.jsonl` in prompt order.
+
+    Returns facts. Raises what `ask` raises. Held-out prompts are not looked at.
+    """
+    asked = [*prompts.train, *prompts.validation]
+    endpoint = asking.model.endpoint
+    requests = [label_request(endpoint, teacher_messages(task, prompt.text), params, purpose) for prompt in asked]
+    ask_all(asking, requests, concurrency, "asking the teacher")
+    write_lines(out / "exchanges.jsonl", exchange_rows(asking, asked, requests))
+    return {"questions": len(requests)}

@@ -1,0 +1,257 @@
+"""One run file, one model: hand-written TOML in, a resolved and validated `RunConfig` out. No torch.
+
+Unknown keys are refused with the nearest known one. Sizes are named tables of dotted overrides, applied before
+validation; what is run is always the resolved configuration, and it is saved beside the run.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tutelage.errors import ConfigError
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Table(BaseModel):
+    """A table of the run file: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class RunTable(Table):
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    seed: int = Field(ge=0, lt=2**31)
+    purpose: Literal["internal", "distributed", "classifier-only", "competing-product", "research", "same-platform"]
+    question: str = "Can a small student do this job about as well as its teacher?"
+
+
+class Shot(Table):
+    text: str
+    label: str
+
+
+class TaskTable(Table):
+    kind: Literal["labels"] = "labels"
+    labels: tuple[str, ...] = Field(min_length=2, max_length=20)
+    instruction: str  # the teacher's system message; never part of the student's prompt
+    question: str = "{text}"  # the user message, for teacher and student alike
+    examples: tuple[Shot, ...] = ()
+    decision: Literal["argmax", "balanced"] = "argmax"
+    shares: tuple[Share, ...] | None = None  # declared label shares for decision = "balanced"; default: equal
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TaskTable":
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"labels repeat: {list(self.labels)}")
+        if "{text}" not in self.question:
+            raise ValueError(f"question {self.question!r} does not contain {{text}}")
+        for shot in self.examples:
+            if shot.label not in self.labels:
+                raise ValueError(f"example {shot.text[:40]!r} has label {shot.label!r}, not one of {list(self.labels)}")
+        if self.shares is not None and (len(self.shares) != len(self.labels) or abs(sum(self.shares) - 1) > 1e-6):
+            raise ValueError(f"shares {self.shares} must be {len(self.labels)} numbers that sum to 1")
+        return self
+
+    @property
+    def declared_shares(self) -> tuple[float, ...]:
+        return self.shares or tuple(1 / len(self.labels) for _ in self.labels)
+
+
+class DataTable(Table):
+    resource: str | None = None
+    path: str | None = None
+    format: Literal["csv", "tsv", "jsonl"] = "csv"
+    columns: tuple[str, ...] | None = None  # names for a file without a header line
+    text: str = "text"
+    gold: str  # column with the human label; read for held-out rows only, and may be empty in the others
+    gold_labels: dict[str, str] | None = None  # label -> "> 0", "< 0", "= value"; default: the label word itself
+    licence: str | None = None  # of your own file; a resource carries its own
+    train: Count
+    held_out: Count
+    validation: Count
+    bad_rows: Literal["stop", "skip"] = "stop"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataTable":
+        if (self.resource is None) == (self.path is None):
+            raise ValueError("give exactly one of resource and path")
+        if self.path is not None and self.licence is None:
+            raise ValueError('say under which licence you hold the data: licence = "own" for your own')
+        if self.validation >= self.train:
+            raise ValueError(f"validation ({self.validation}) is a slice of train ({self.train}) and must be smaller")
+        return self
+
+
+class PriceTable(Table):
+    input_usd_per_mtok: float = Field(ge=0)
+    output_usd_per_mtok: float = Field(ge=0)
+    dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+
+
+class AcceptedRiskTable(Table):
+    who: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    scope: str = Field(min_length=1)
+
+
+class TeacherTable(Table):
+    resource: str | None = None  # embedded weights, served here on loopback
+    url: str | None = None  # any OpenAI-compatible endpoint, up to and including /v1
+    model: str = "default"
+    provider: str | None = None  # id in the terms registry, for an endpoint that is not ours
+    licence: str | None = None  # of the model's weights where they are public (SPDX or registry id)
+    api_key_env: str | None = None  # name of the environment variable; the key itself is never written
+    signal: Literal["top-logprobs", "text"] = "top-logprobs"
+    top_logprobs: int = Field(default=20, ge=1, le=20)
+    concurrency: Count = 4
+    requests_per_minute: Count | None = None
+    timeout_s: float = Field(default=120, gt=0)
+    attempts: Count = 6
+    price: PriceTable | None = None
+    accepted_risk: AcceptedRiskTable | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TeacherTable":
+        if (self.resource is None) == (self.url is None):
+            raise ValueError("give exactly one of resource (embedded) and url (an endpoint)")
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url {self.url!r} must begin with http:// or https://")
+        return self
+
+
+class BudgetTable(Table):
+    """A limit always exists: a run that forgets to ask stops here."""
+
+    max_cost_usd: float = Field(default=3.0, ge=0)
+    max_tokens: Count = 20_000_000
+
+
+class StudentTable(Table):
+    base: str  # resource whose weights the student starts from
+    layers: Count
+    template: str | None = (
+        None  # the student's chat template (Jinja); default: its base's without a default system text
+    )
+
+
+class TrainTable(Table):
+    epochs: float = Field(gt=0)
+    batch_size: Count = 32
+    learning_rate: float = Field(default=6e-4, gt=0)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    average_last: float = Field(default=0.5, ge=0, lt=1)  # share of the run whose weights are averaged
+    train_embeddings: bool = False
+    checkpoint_every_s: float = Field(default=60, gt=0)
+    validate_per_epoch: Count = 2
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class ClaimTable(Table):
+    """Declared before any held-out answer is seen."""
+
+    metric: Literal["accuracy"] = "accuracy"
+    margin: Share
+    level: Share = 0.95
+    expected_difference: float = Field(default=-0.01, gt=-1, lt=1)
+    expected_discordance: Share = 0.17
+
+
+class RunConfig(Table):
+    """A whole run. `sizes` holds named overrides, for instance `sizes.quick."data.train" = 300`."""
+
+    run: RunTable
+    task: TaskTable
+    data: DataTable
+    teacher: TeacherTable
+    budget: BudgetTable = BudgetTable()
+    student: StudentTable
+    train: TrainTable
+    claim: ClaimTable
+    sizes: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RunConfig":
+        if self.task.decision == "balanced" and self.teacher.signal == "text":
+            raise ValueError('task.decision = "balanced" needs label probabilities: teacher.signal = "top-logprobs"')
+        return self
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values of every setting, defaults included, `sizes` left out."""
+        return self.model_dump(mode="json", exclude={"sizes"})
+
+
+def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Reads a run file, applies the named size and then dotted overrides, and validates.
+
+    Raises `ConfigError` with the offending key or value and the fix.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"no run file {path}", fix="write one with: tutelage init --data FILE --teacher URL"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}", fix="mend the line named above") from None
+    sizes = raw.get("sizes", {})
+    if size is not None and size not in sizes:
+        known = ", ".join(sorted(sizes)) or "none"
+        raise ConfigError(f"{path} has no size {size!r}", fix=f"sizes in this file: {known}")
+    for dotted, value in {**(sizes[size] if size else {}), **(overrides or {})}.items():
+        _set(raw, dotted, value)
+    return validate(raw, str(path))
+
+
+def validate(raw: dict[str, Any], where: str) -> RunConfig:
+    """Raises `ConfigError` naming every problem, with a did-you-mean for unknown keys."""
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        problems = [_explain(item) for item in error.errors()]
+    raise ConfigError(f"{where}: " + "; ".join(problems), fix="mend the keys named above; see docs/run-file.md")
+
+
+def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
+    table = raw
+    *parents, last = dotted.split(".")
+    for name in parents:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{dotted}: {name} is not a table", fix="use table.key as in the run file")
+    table[last] = value
+
+
+def _explain(item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(item["loc"][:-1]), n=1, cutoff=0.5)
+        return f"unknown key {path}" + (f" (did you mean {near[0]}?)" if near else "")
+    if item["type"] == "missing":
+        return f"missing key {path}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{path} = {item['input']!r:.120}: {message}" if item["loc"] else message
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    model: Any = RunConfig
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        model = next((kind for kind in _models_in(annotation)), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _models_in(inner)]

@@ -1,0 +1,1 @@
+"""Which exchanges are trained on: kept, or dropped with a reason."""

@@ -1,0 +1,1 @@
+"""Everything that makes or scores tokens: teachers, students, judges and suspects."""

@@ -1,0 +1,209 @@
+"""The one verb that asks a model: concurrency, pace, retry, budget and resuming, once, for every purpose.
+
+What the store already has is not asked again; what is answered is in the store before the next question starts.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tutelage.canon import digest_bytes
+from tutelage.errors import BudgetError, Interrupted, PartialError, SignalError, TeacherError, TutelageError
+from tutelage.models.base import AskAgain, Model, Reply
+from tutelage.models.limits import Budget, Pace, backoff_s
+from tutelage.models.prices import PriceList
+from tutelage.progress import Progress, Stop
+from tutelage.records import NUSD_PER_USD, Exchange, Failure, ModelId, Origin, Request, Role
+from tutelage.store.store import Store
+
+CONNECT_ATTEMPTS = 3  # for the very first question: an unreachable endpoint is told in seconds, not in minutes
+_TEMPLATE_TOKENS = 16  # a bound on what a chat template adds to one message
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Under what an answer is asked for: the digest of the verdict that permits it, and the role it will play."""
+
+    verdict_digest: str
+    role: Role
+
+
+@dataclass(slots=True)
+class Asking:
+    """One call of `ask`: its fixed parts and its counters."""
+
+    model: Model
+    store: Store
+    terms: Terms
+    budget: Budget
+    prices: PriceList
+    progress: Progress
+    stop: Stop
+    attempts: int
+    pace: Pace
+    seed: int = 0
+    answered: int = 0
+    reused: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    fatal: TutelageError | None = None
+    row_of_failures: int = 0
+
+
+def now_utc() -> str:
+    """The time as RFC 3339 in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+async def ask(asking: Asking, requests: Sequence[Request], concurrency: int, what: str) -> None:
+    """Asks every request the store has no answer for. On return all are answered.
+
+    Raises `TeacherError` (endpoint unreachable or refusing), `BudgetError`, `PartialError` (some unanswered after
+    every retry; their names are in the store as failures) or `Interrupted`. In each case what was answered is stored.
+    """
+    todo = [request for request in requests if not asking.store.has(request.digest)]
+    asking.reused = len(requests) - len(todo)
+    asking.progress.begin(what, len(requests), asking.reused)
+    if todo:
+        queue = iter(todo)
+        # The first question goes alone: it shows whether the endpoint is there, and fills a prompt cache.
+        await _worker(asking, iter([next(queue)]), CONNECT_ATTEMPTS)
+        if asking.answered == 0 and asking.failures and asking.fatal is None:
+            asking.fatal = _unreachable(asking)
+        await asyncio.gather(*(_worker(asking, queue, asking.attempts) for _ in range(min(concurrency, len(todo)))))
+    asking.store.sync()
+    asking.progress.end()
+    _raise_outcome(asking, len(requests))
+
+
+async def _worker(asking: Asking, queue: Iterator[Request], attempts: int) -> None:
+    for request in queue:
+        if asking.stop or asking.fatal is not None:
+            return
+        try:
+            await _ask_one(asking, request, attempts)
+        except TutelageError as error:  # final for the whole call: the other workers drain
+            asking.fatal = asking.fatal or error
+
+
+async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
+    bound_tokens = _token_bound(request)
+    bound_nusd = bound_tokens * max(asking.prices.input_nusd_per_mtok, asking.prices.output_nusd_per_mtok) // 10**6 + 1
+    jitter = random.Random(f"{asking.seed}:{request.digest}")
+    reason = ""
+    for attempt in range(1, attempts + 1):
+        await asking.pace.wait()
+        if asking.stop or asking.fatal is not None:
+            return
+        asking.budget.reserve(bound_nusd, bound_tokens)
+        spent_nusd = spent_tokens = 0
+        asked_at, began = now_utc(), time.monotonic()
+        try:
+            reply = await asking.model.complete(request)
+            exchange = _exchange(asking, request, reply, attempt, asked_at, round(1000 * (time.monotonic() - began)))
+            spent_nusd = exchange.price.cost_nusd
+            spent_tokens = exchange.usage.prompt_tokens + exchange.usage.completion_tokens
+            asking.store.put(request, exchange, reply.body)
+            _require_logprobs(request, exchange)
+        except AskAgain as again:
+            reason = again.reason
+            wait_s = backoff_s(attempt, again.wait_s, jitter)
+            if again.throttled:
+                asking.pace.pause(wait_s)
+        else:
+            asking.answered += 1
+            asking.row_of_failures = 0
+            done = asking.reused + asking.answered
+            asking.progress.advance(done, tokens=spent_tokens, usd=spent_nusd / NUSD_PER_USD)
+            return
+        finally:
+            asking.budget.settle(bound_nusd, bound_tokens, spent_nusd, spent_tokens)
+        if attempt < attempts:
+            await _sleep(asking, wait_s)
+    failure = Failure(request.digest, reason, attempts, now_utc())
+    asking.store.put_failure(failure)
+    asking.failures.append(failure)
+    asking.row_of_failures += 1
+    if asking.row_of_failures >= 8:
+        raise _unreachable(asking)
+
+
+def _require_logprobs(request: Request, exchange: Exchange) -> None:
+    """An endpoint that ignores `logprobs` is told of after one question, not after ten thousand."""
+    if request.params.get("logprobs") and not exchange.logprobs:
+        raise SignalError(
+            f"{request.model_asked} at {request.route} answered without the log-probabilities that were asked for",
+            fix='set teacher.signal = "text" to learn from the answered words alone',
+        )
+
+
+async def _sleep(asking: Asking, seconds: float) -> None:
+    """Sleeps in short steps, so that Ctrl-C is heard."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0 and not asking.stop:
+        await asyncio.sleep(min(0.2, left))
+
+
+def _exchange(asking: Asking, request: Request, reply: Reply, attempt: int, asked_at: str, took_ms: int) -> Exchange:
+    endpoint, answer = asking.model.endpoint, reply.answer
+    return Exchange(
+        request_digest=request.digest,
+        model=ModelId(
+            provider=endpoint.provider,
+            route=endpoint.route,
+            model_asked=request.model_asked,
+            model_reported=answer.model,
+            weights_digest=endpoint.weights_digest,
+            fingerprint=answer.fingerprint,
+            tokenizer_digest=endpoint.tokenizer_digest,
+            template_digest=endpoint.template_digest,
+            probe_digest="",
+            licence=endpoint.licence,
+        ),
+        answer=answer.text,
+        reasoning=answer.reasoning,
+        tool_calls=answer.tool_calls,
+        finish_reason=answer.finish_reason,
+        logprobs=answer.positions,
+        usage=answer.usage,
+        price=asking.prices.of(answer.usage),
+        latency_ms=took_ms,
+        attempts=attempt,
+        request_id_hash=digest_bytes(reply.request_id.encode()) if reply.request_id else "",
+        raw_body_digest=digest_bytes(reply.body),
+        terms_digest=asking.terms.verdict_digest,
+        twin=None,
+        origin=Origin.ASKED,
+        role=asking.terms.role,
+        asked_at=asked_at,
+    )
+
+
+def _token_bound(request: Request) -> int:
+    """Never less than the tokens of the call: no tokenizer makes more tokens than bytes."""
+    prompt = sum(len(message.content.encode()) + _TEMPLATE_TOKENS for message in request.messages)
+    return prompt + int(request.params.get("max_tokens", 4096))
+
+
+def _unreachable(asking: Asking) -> TeacherError:
+    last = asking.failures[-1] if asking.failures else None
+    return TeacherError(
+        f"{asking.model.endpoint.base_url} does not answer: {last.reason if last else 'no reason given'}",
+        fix="check that the server runs and that teacher.url is right; answered questions are kept",
+    )
+
+
+def _raise_outcome(asking: Asking, total: int) -> None:
+    if asking.fatal is not None:
+        if isinstance(asking.fatal, BudgetError):
+            asking.progress.say(f"budget reached after {asking.reused + asking.answered} of {total} answers")
+        raise asking.fatal
+    if asking.stop:
+        raise Interrupted
+    if asking.failures:
+        raise PartialError(
+            f"{len(asking.failures)} of {total} questions got no usable answer; the last: {asking.failures[-1].reason}",
+            fix="run the same command again: only those are asked",
+        )

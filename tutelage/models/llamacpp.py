@@ -1,0 +1,46 @@
+"""The embedded teacher: llama.cpp's own OpenAI-compatible server (through xllamacpp) over a GGUF file, on loopback.
+
+Run as `python -m tutelage.models.llamacpp GGUF SLOTS TOKENS_PER_SLOT`; it prints its address and serves until its
+standard input closes.
+"""
+
+import os
+import sys
+import threading
+from pathlib import Path
+
+from tutelage.models.process import ServedProcess, announce, exit_with_parent
+
+TOKENS_PER_SLOT = 2048
+
+
+def embedded_server(gguf: Path, slots: int, log: Path) -> ServedProcess:
+    """The server for these weights, with prompt caching and `slots` questions in flight; not started yet."""
+    return ServedProcess("tutelage.models.llamacpp", [str(gguf), str(slots), str(TOKENS_PER_SLOT)], log)
+
+
+def main(arguments: list[str]) -> None:
+    gguf, slots, tokens_per_slot = Path(arguments[0]), int(arguments[1]), int(arguments[2])
+    exit_with_parent()
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(gguf)
+    params.n_parallel = slots
+    params.n_ctx = slots * tokens_per_slot
+    params.n_gpu_layers = 0
+    threads = min(os.cpu_count() or 1, 8)
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.ui = False
+    params.endpoint_slots = False
+    params.model_alias = {gguf.stem}
+    server = xllamacpp.Server(params)
+    announce(server.listening_address)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,104 @@
+"""Model servers as child processes on loopback: started, watched, measured in CPU-seconds, never outliving us."""
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from tutelage.errors import TeacherError
+
+START_LIMIT_S = 180.0
+_READY = "listening on "
+
+
+class ServedProcess:
+    """`python -m MODULE ARGS…` that announces its address; use as a context manager.
+
+    The child's standard input is a pipe from us: when we die, even by SIGKILL, the child reads its end and exits.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], log: Path) -> None:
+        self._command = [sys.executable, "-m", module, *arguments]
+        self._log = log
+        self._process: subprocess.Popen[str] | None = None
+        self.base_url = ""
+
+    def __enter__(self) -> Self:
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for us; the server goes on until we have drained
+            )
+        try:
+            self.base_url = self._await_address() + "/v1"
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end()
+
+    def cpu_s(self) -> float:
+        """CPU-seconds (user + system) that the server has used so far."""
+        assert self._process is not None
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
+
+    def _await_address(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        lines: queue.Queue[str] = queue.Queue()
+        output = self._process.stdout
+        threading.Thread(target=lambda: [lines.put(line) for line in (*output, "")], daemon=True).start()
+        try:
+            while line := lines.get(timeout=START_LIMIT_S):
+                if line.startswith(_READY):
+                    return line.removeprefix(_READY).strip()
+        except queue.Empty:
+            raise TeacherError(
+                f"the server did not come up within {START_LIMIT_S:g} s", fix=f"see its log: {self._log}"
+            ) from None
+        last = self._log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+        raise TeacherError(f"the server ended while starting: {last[0][:300]}", fix=f"see its log: {self._log}")
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def announce(address: str) -> None:
+    """In the child: tell the parent the address."""
+    print(_READY + address, flush=True)
+
+
+def exit_with_parent() -> None:
+    """In the child: end the process as soon as the parent's end of standard input closes."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(0)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,82 @@
+"""The terms stage: may we learn from this teacher, with this data, on this base, for this purpose, today?"""
+
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from tutelage.canon import canonical, digest_of
+from tutelage.config import RunConfig
+from tutelage.jsonl import write_whole
+from tutelage.resources import resource
+from tutelage.terms.check import check, combine, require
+from tutelage.terms.model import AcceptedRisk, Verdict
+from tutelage.terms.registry import load_registry
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Gate(NamedTuple):
+    """One verdict a subject, and all of them together."""
+
+    teacher: Verdict
+    data: Verdict
+    base: Verdict
+    together: Verdict
+
+    @property
+    def standing(self) -> str:
+        """Digest of what the texts say, without the day: an input of everything learnt under it."""
+        return digest_of([[reason.entry_digest, str(reason.status)] for reason in self.together.reasons])
+
+
+def route_of(config: RunConfig) -> str:
+    """How the teacher is reached: "embedded", "loopback", the provider named in the run file, or the host."""
+    if config.teacher.url is None:
+        return "embedded"
+    host = urlsplit(config.teacher.url).hostname or ""
+    return "loopback" if host in LOOPBACK else config.teacher.provider or host
+
+
+def teacher_licence(config: RunConfig) -> str:
+    """As stated in the run file, else of the pinned weights, else empty: not public."""
+    if config.teacher.licence is not None or config.teacher.resource is None:
+        return config.teacher.licence or ""
+    return resource(config.teacher.resource).licence
+
+
+def check_terms(config: RunConfig, today: str) -> Gate:
+    """The verdicts for a run. Raises `ConfigError` for an unknown purpose or an incomplete accepted risk."""
+    registry = load_registry()
+    purpose = config.run.purpose
+    risk = config.teacher.accepted_risk
+    accepted = AcceptedRisk(risk.who, risk.reason, risk.scope) if risk else None
+    teacher = check(
+        registry,
+        subject=teacher_name(config),
+        licence=teacher_licence(config),
+        route=route_of(config),
+        purpose=purpose,
+        today=today,
+        accepted_risk=accepted,
+    )
+    source = config.data.resource or Path(config.data.path or "").name
+    licence = resource(config.data.resource).licence if config.data.resource else config.data.licence or ""
+    data = check(registry, subject=source, licence=licence, route="local", purpose=purpose, today=today)
+    pinned = resource(config.student.base)
+    base = check(
+        registry, subject=pinned.description, licence=pinned.licence, route="local", purpose=purpose, today=today
+    )
+    return Gate(teacher, data, base, combine([teacher, data, base]))
+
+
+def teacher_name(config: RunConfig) -> str:
+    if config.teacher.resource:
+        return resource(config.teacher.resource).description
+    return f"{config.teacher.model} at {route_of(config)}"
+
+
+def require_terms(gate: Gate, out: Path) -> None:
+    """Writes `verdicts.json`, then raises `TermsError` unless everything permits the use."""
+    verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base, "together": gate.together}
+    write_whole(out, canonical({name: verdict.to_json() for name, verdict in verdicts.items()}) + b"\n")
+    require(gate.together)

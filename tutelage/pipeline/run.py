@@ -1,0 +1,198 @@
+"""A run folder: its store, its log, and `stage`, which skips, runs and records one step of the work.
+
+A stage's name is the digest of its name, version, configuration and inputs. One that has a statement in the log, with
+its outputs unchanged on disk, is not run again. Otherwise an *intent* is appended before it runs and a *statement*
+after: inputs, outputs by digest, and facts as integers and strings.
+"""
+
+import fcntl
+import functools
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import tutelage
+from tutelage.canon import canonical, decimals, digest_bytes, digest_file, digest_of
+from tutelage.errors import StorageError
+from tutelage.hardware import describe
+from tutelage.jsonl import write_whole
+from tutelage.ledger.log import Log
+from tutelage.models.ask import now_utc
+from tutelage.progress import Progress, Stop
+from tutelage.records import Statement
+from tutelage.store.store import Store
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A stage's result: the digest of all its outputs, and its facts."""
+
+    outputs_digest: str
+    facts: Facts
+
+
+class Run:
+    """One run folder, held by one process at a time; use as a context manager."""
+
+    def __init__(self, folder: Path, progress: Progress, stop: Stop) -> None:
+        self.folder = folder
+        self.progress = progress
+        self.stop = stop
+        self.key = b""
+        self._environment = ""
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise StorageError(
+                f"cannot use the run folder {self.folder}: {error}", fix="choose another --out"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StorageError(
+                f"another process is working in {self.folder}", fix="wait for it, or choose another --out"
+            ) from None
+        self.log = Log(self.folder / "provenance")
+        self.store = Store(self.folder / "store")
+        self.key = self._run_key()
+        versions = installed_versions()
+        write_whole(self.folder / "environment.json", canonical({"versions": versions, "hardware": describe()}) + b"\n")
+        self._environment = digest_of(versions)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+        self._lock.close()
+
+    def work(self, name: str, digest: str) -> Path:
+        """Scratch space of an unfinished stage; a changed stage gets a fresh one."""
+        return self.folder / "work" / f"{name}-{digest.removeprefix('sha256:')[:12]}"
+
+    def opened(self, facts: Facts) -> None:
+        """Records the resolved configuration and the claims before anything is asked; once for each configuration."""
+        digest = digest_of(facts)
+        if not any(entry.kind == "opened" and entry.stage_digest == digest for entry in self.log.statements()):
+            self._append("opened", "run", 1, digest, {}, {}, {}, facts, now_utc())
+
+    def stage(
+        self,
+        name: str,
+        version: int,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        outputs: tuple[str, ...],
+        work: Callable[[Path], Facts],
+    ) -> Done:
+        """Runs `work(scratch)` unless the log already has this very stage with these outputs unchanged.
+
+        `outputs` are files or folders, relative to the run; `work` returns the facts. Whatever `work` raises leaves the
+        intent in the log and the scratch folder for the next try.
+        """
+        plain = decimals(dict(config))
+        digest = digest_of({"stage": name, "version": version, "config": plain, "inputs": dict(inputs)})
+        if (known := self._finished(digest)) is not None:
+            self.progress.say(f"{name}: done before, unchanged")
+            return known
+        if not self._intended(digest):
+            self._append("intent", name, version, digest, plain, inputs, {}, {}, now_utc())
+        began, began_at = time.monotonic(), now_utc()
+        facts = work(self.work(name, digest))
+        facts["wall_ms"] = round(1000 * (time.monotonic() - began))
+        made = self._digests(outputs)
+        self._append("statement", name, version, digest, plain, inputs, made, facts, began_at)
+        return Done(digest_of(made), facts)
+
+    def intents(self, name: str) -> int:
+        """How many different versions of a stage were ever begun."""
+        return len(
+            {entry.stage_digest for entry in self.log.statements() if (entry.kind, entry.stage) == ("intent", name)}
+        )
+
+    def _finished(self, digest: str) -> Done | None:
+        for entry in self.log.statements():
+            if entry.kind == "statement" and entry.stage_digest == digest:
+                intact = all(
+                    (self.folder / path).is_file() and digest_file(self.folder / path) == known
+                    for path, known in entry.outputs.items()
+                )
+                return Done(digest_of(entry.outputs), entry.facts) if intact else None
+        return None
+
+    def _intended(self, digest: str) -> bool:
+        """Whether the last thing recorded of this stage is an intent: then this is the same try, resumed."""
+        kinds = [entry.kind for entry in self.log.statements() if entry.stage_digest == digest]
+        return bool(kinds) and kinds[-1] == "intent"
+
+    def _digests(self, outputs: tuple[str, ...]) -> dict[str, str]:
+        found = {}
+        for output in outputs:
+            path = self.folder / output
+            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if file.is_file():
+                    found[file.relative_to(self.folder).as_posix()] = digest_file(file)
+        return found
+
+    def _append(
+        self, kind: str, stage: str, version: int, digest: str, config: Mapping[str, Any], inputs: Mapping[str, str],
+        outputs: Mapping[str, str], facts: Facts, began_at: str,
+    ) -> None:  # fmt: skip
+        statement = Statement(
+            kind=kind,
+            stage=stage,
+            stage_version=version,
+            stage_digest=digest,
+            config=dict(config),
+            inputs=dict(inputs),
+            outputs=dict(outputs),
+            facts=facts,
+            code=code_digest(),
+            environment=self._environment,
+            hardware=digest_of(describe()),
+            started_at=began_at,
+            ended_at=now_utc(),
+            signer="",
+            previous=self.log.last_digest,
+        )
+        self.log.append(statement)
+
+    def _run_key(self) -> bytes:
+        """The secret under the salts of all commitments of this run; it stays in the private store."""
+        path = self.folder / "store" / "run.key"
+        if not path.exists():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_hex(32) + "\n")
+        return bytes.fromhex(path.read_text().strip())
+
+
+@functools.cache
+def code_digest() -> str:
+    """Version, and digest of the package's own source files as installed."""
+    package = Path(tutelage.__file__).parent
+    files = {
+        path.relative_to(package).as_posix(): digest_bytes(path.read_bytes())
+        for path in sorted(package.rglob("*"))
+        if path.suffix in (".py", ".yaml", ".j2", ".toml")
+    }
+    return f"tutelage {tutelage.__version__} {digest_of(files)}"
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of every installed package that results may depend on."""
+    import platform
+    from importlib.metadata import distributions
+
+    found = {item.metadata["Name"].lower(): item.version for item in distributions() if item.metadata["Name"]}
+    return {"python": platform.python_version(), **dict(sorted(found.items()))}

@@ -1,0 +1,133 @@
+"""Progress on standard error: a live line on a terminal, a plain line every ten seconds elsewhere. Observed, never asked.
+
+Also the stop flag: the first Ctrl-C asks for a clean end, the second one kills.
+"""
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+PLAIN_EVERY_S = 10.0
+
+
+class Progress(Protocol):
+    """What a stage tells while it works."""
+
+    def begin(self, what: str, total: int, done: int = 0) -> None: ...
+    def advance(self, done: int, *, tokens: int = 0, usd: float = 0.0, note: str = "") -> None: ...
+    def say(self, line: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class Stop:
+    """Set by the first Ctrl-C (or SIGTERM); stages look at it between questions and between steps."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def __bool__(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        self._event.set()
+
+
+@contextmanager
+def stop_on_signals(say: Progress) -> Iterator[Stop]:
+    """Within: SIGINT and SIGTERM set the stop flag; a second SIGINT raises `KeyboardInterrupt`."""
+    stop = Stop()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop:
+            raise KeyboardInterrupt
+        stop.set()
+        say.say("stopping: finishing what is under way (Ctrl-C again to kill)")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Quiet:
+    """Says nothing."""
+
+    def begin(self, what: str, total: int, done: int = 0) -> None: ...
+    def advance(self, done: int, *, tokens: int = 0, usd: float = 0.0, note: str = "") -> None: ...
+    def say(self, line: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class Lines:
+    """Plain lines, or one rewritten line on a terminal: done/total, rate, tokens/s, money, time left."""
+
+    def __init__(self, *, live: bool | None = None) -> None:
+        self._live = sys.stderr.isatty() if live is None else live
+        self._what, self._total = "", 0
+        self._done = self._began_with = 0
+        self._tokens, self._usd, self._note = 0, 0.0, ""
+        self._began_at = self._shown_at = 0.0
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        self._what, self._total, self._done, self._began_with = what, total, done, done
+        self._tokens, self._usd, self._note = 0, 0.0, ""
+        self._began_at = time.monotonic()
+        self._shown_at = self._began_at
+        kept = f", {done} already done" if done else ""
+        self.say(f"{what}: {total}{kept}")
+
+    def advance(self, done: int, *, tokens: int = 0, usd: float = 0.0, note: str = "") -> None:
+        self._done, self._note = done, note or self._note
+        self._tokens += tokens
+        self._usd += usd
+        now = time.monotonic()
+        if now - self._shown_at >= (0.2 if self._live else PLAIN_EVERY_S):
+            self._shown_at = now
+            self._show()
+
+    def say(self, line: str) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K")
+        self.say(self._line(final=True))
+
+    def _show(self) -> None:
+        if self._live:
+            sys.stderr.write("\r\x1b[K" + self._line(final=False)[:118])
+            sys.stderr.flush()
+        else:
+            self.say(self._line(final=False))
+
+    def _line(self, *, final: bool) -> str:
+        took = max(1e-9, time.monotonic() - self._began_at)
+        rate = (self._done - self._began_with) / took
+        parts = [f"  {self._what}: {self._done}/{self._total}", f"{rate:.1f}/s"]
+        if self._tokens:
+            parts.append(f"{self._tokens / took:,.0f} tokens/s")
+        if self._usd:
+            parts.append(f"${self._usd:.4f}")
+        if self._note:
+            parts.append(self._note)
+        if final:
+            parts.append(f"took {clock(took)}")
+        elif rate > 0:
+            parts.append(f"{clock((self._total - self._done) / rate)} left")
+        return "  ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """`75` → `1:15`."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"

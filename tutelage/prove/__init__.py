@@ -1,0 +1,1 @@
+"""Proof: teacher, controls and the shipped student on held-out prompts, against a claim stated before."""

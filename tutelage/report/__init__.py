@@ -1,0 +1,1 @@
+"""Prints evidence: one self-contained page, terminal and Markdown tables. Computes nothing."""

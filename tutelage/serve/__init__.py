@@ -1,0 +1,1 @@
+"""Answering as an OpenAI-compatible endpoint."""

@@ -1,0 +1,96 @@
+"""What a teacher reveals at a position, as tensors. A loss takes one of these types and cannot be called with another.
+
+Shape legend: N positions, K kept ids, V student vocabulary.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tutelage.errors import SignalError
+from tutelage.records import UNATS_PER_NAT, Position
+from tutelage.tasks import label_begun_by
+
+NO_TAIL = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """The revealed candidates as student ids and what is left over as one tail bucket.
+
+    `ids_NK` int64 (0 where padded), `logp_NK` float32 natural logs (−inf where padded), `tail_N` float32 natural log of
+    the mass on all other ids. Each row's probabilities sum to 1: nothing is renormalised away.
+    """
+
+    ids_NK: torch.Tensor
+    logp_NK: torch.Tensor
+    tail_N: torch.Tensor
+
+    def rows(self, rows_N: torch.Tensor) -> "TopK":
+        return TopK(self.ids_NK[rows_N], self.logp_NK[rows_N], self.tail_N[rows_N])
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The teacher's words alone: one id a position, `ids_N` int64."""
+
+    ids_N: torch.Tensor
+
+
+def label_distribution(
+    position: Position, labels: Sequence[str], label_ids: Sequence[int], token_ids: Mapping[bytes, int]
+) -> dict[int, float]:
+    """Natural log-probability by student id. The candidate that begins a label counts for the student's own first
+    token of that label; other candidates are matched by their bytes; what matches nothing is left to the tail."""
+    best: dict[int, int] = {}
+    for candidate in position.top:
+        label = label_begun_by(tuple(labels), candidate.token_bytes)
+        if label >= 0:
+            best[label] = max(best.get(label, 0), len(candidate.token_bytes.strip()))
+    found: dict[int, float] = {}
+    for candidate in position.top:
+        begun = label_begun_by(tuple(labels), candidate.token_bytes)
+        is_label = begun >= 0 and len(candidate.token_bytes.strip()) == best[begun]
+        student_id = label_ids[begun] if is_label else token_ids.get(candidate.token_bytes)
+        if student_id is not None:
+            logp = candidate.logprob_unats / UNATS_PER_NAT
+            found[student_id] = _logaddexp(found[student_id], logp) if student_id in found else logp
+    return found
+
+
+def shifted(logp: Mapping[int, float], offsets: Mapping[int, float]) -> tuple[dict[int, float], float]:
+    """Adds offsets to some ids' log-probabilities and restores the total, tail included, to 1.
+
+    Returns the new log-probabilities and the log of the tail mass. Raises `SignalError` when the candidates hold more
+    than all probability (an endpoint that reports processed or wrong log-probabilities).
+    """
+    total = math.fsum(math.exp(value) for value in logp.values())
+    if total > 1.005:
+        raise SignalError(
+            f"the revealed probabilities sum to {total:.4f}",
+            fix="the endpoint must report raw log-probabilities (temperature 1, before top-p)",
+        )
+    tail = max(0.0, 1.0 - total)
+    moved = {token: value + offsets.get(token, 0.0) for token, value in logp.items()}
+    norm = math.log(tail + math.fsum(math.exp(value) for value in moved.values()))
+    return {token: value - norm for token, value in moved.items()}, (math.log(tail) - norm if tail > 0 else NO_TAIL)
+
+
+def pack_top_k(rows: Sequence[tuple[Mapping[int, float], float]]) -> TopK:
+    """Rows of (log-probability by id, log tail) as padded tensors. Raises `SignalError` for no rows."""
+    if not rows:
+        raise SignalError("no teacher signal at all", fix="curation dropped everything; see curate/drops.jsonl")
+    width = max(1, *(len(logp) for logp, _ in rows))
+    ids_NK = torch.zeros(len(rows), width, dtype=torch.long)
+    logp_NK = torch.full((len(rows), width), -math.inf)
+    for at, (logp, _) in enumerate(rows):
+        ids_NK[at, : len(logp)] = torch.tensor(list(logp), dtype=torch.long)
+        logp_NK[at, : len(logp)] = torch.tensor(list(logp.values()))
+    return TopK(ids_NK, logp_NK, torch.tensor([tail for _, tail in rows]))
+
+
+def _logaddexp(first: float, second: float) -> float:
+    high, low = max(first, second), min(first, second)
+    return high + math.log1p(math.exp(low - high))

@@ -1,0 +1,93 @@
+"""A SQLite index over the segments: address -> where the answer lies. Always rebuildable; delete it at any time.
+
+It remembers how far each segment was read, so opening a store reads only what was appended since.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tutelage.store import segment
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS exchange (address TEXT PRIMARY KEY, digest TEXT NOT NULL, segment TEXT NOT NULL,
+                                     offset INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS read_to (segment TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
+
+class Place(NamedTuple):
+    """Where an exchange lies."""
+
+    digest: str
+    segment: str
+    offset: int
+
+
+class Index:
+    """The index of one store folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "index.sqlite"
+        try:
+            self._database = self._open(path)
+        except sqlite3.DatabaseError:
+            path.unlink(missing_ok=True)  # only a cache: built anew from the segments
+            self._database = self._open(path)
+        self.catch_up()
+
+    @staticmethod
+    def _open(path: Path) -> sqlite3.Connection:
+        database = sqlite3.connect(path, timeout=30, isolation_level=None)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=OFF")
+        database.executescript(_SCHEMA)
+        return database
+
+    def catch_up(self) -> None:
+        """Reads what any writer appended since the last time."""
+        known = dict(self._database.execute("SELECT segment, offset FROM read_to"))
+        for path in sorted(self._folder.glob("*.seg")):
+            start = known.get(path.name, 0)
+            size = path.stat().st_size
+            if size < start:  # the segment was cut or replaced: forget what was known of it
+                self._database.execute("DELETE FROM exchange WHERE segment = ?", (path.name,))
+                start = 0
+            if size > start:
+                self._read(path, start)
+
+    def _read(self, path: Path, start: int) -> None:
+        end = start
+        self._database.execute("BEGIN")
+        for line in segment.read(path, start):
+            if line.kind == "exchange":
+                place = Place(line.digest, path.name, line.offset)
+                self._database.execute(
+                    "INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?)", (line.value["request_digest"], *place)
+                )
+            end = line.end
+        self._database.execute("INSERT OR REPLACE INTO read_to VALUES (?, ?)", (path.name, end))
+        self._database.execute("COMMIT")
+
+    def add(self, address: str, place: Place, end: int) -> None:
+        """Records one exchange just appended; `end` is the offset after its last line."""
+        self._database.execute("INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?)", (address, *place))
+        self._database.execute("INSERT OR REPLACE INTO read_to VALUES (?, ?)", (place.segment, end))
+
+    def find(self, address: str) -> Place | None:
+        row = self._database.execute(
+            "SELECT digest, segment, offset FROM exchange WHERE address = ?", (address,)
+        ).fetchone()
+        return Place(*row) if row else None
+
+    def known(self, addresses: Iterable[str]) -> Iterator[str]:
+        """Those of the addresses that have an answer."""
+        for address in addresses:
+            if self._database.execute("SELECT 1 FROM exchange WHERE address = ?", (address,)).fetchone():
+                yield address
+
+    def close(self) -> None:
+        self._database.close()
