@@ -74,8 +74,6 @@ class ResponseHead:
     fingerprint: str
 
 
-# ---------------------------------------------------------------------------------------------- reading answers
-
 _ANSWER_FIX = "check that the base URL is an OpenAI-compatible chat endpoint and see its log"
 
 
@@ -162,10 +160,8 @@ def _tool_call(call: Any) -> dict[str, Any]:
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict):
         raise _bad(f"a tool call is {_shown(call)}, expected an object with a function", "tool_calls")
-    name, arguments = (_typed(function, key, str, "a tool call") for key in ("name", "arguments"))
-    call_id = _optional(call, "id", str, "")
-    inner = {"name": _text(name, "tool_calls"), "arguments": _text(arguments, "tool_calls")}
-    return {"id": _text(call_id, "tool_calls"), "type": "function", "function": inner}
+    inner = {key: _text(_typed(function, key, str, "a tool call"), "tool_calls") for key in ("name", "arguments")}
+    return {"id": _text(_optional(call, "id", str, ""), "tool_calls"), "type": "function", "function": inner}
 
 
 def _positions(logprobs: Any) -> tuple[Position, ...]:
@@ -225,8 +221,6 @@ def _usage(value: Any) -> Usage:
     return Usage(*counts)  # pyrefly: ignore
 
 
-# --------------------------------------------------------------------------------------------- reading requests
-
 _REQUEST_FIX = "see the OpenAI Chat Completions reference; this server answers plain text chats"
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _READ = {"messages", "model", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop", "stream"}
@@ -280,7 +274,7 @@ def parse_chat_request(body: bytes) -> ChatRequest:
 
 
 def _refused(message: str, param: str) -> WireError:
-    return WireError(message, fix=_REQUEST_FIX, param=param)
+    return _bad(message, param, _REQUEST_FIX)
 
 
 def _flag(value: dict[str, Any], key: str) -> bool:
@@ -324,9 +318,6 @@ def _stops(value: Any) -> tuple[str, ...]:
     if not isinstance(stops, list) or len(stops) > _MAX_STOPS or not all(isinstance(s, str) and s for s in stops):
         raise _refused(f"'stop' is {_shown(value)}, expected text or up to {_MAX_STOPS} texts, none empty", "stop")
     return tuple(_text(stop, "stop", _REQUEST_FIX) for stop in stops)
-
-
-# ----------------------------------------------------------------------------------------------- writing bodies
 
 
 def chat_response(
@@ -375,22 +366,14 @@ def _dump(value: dict[str, Any]) -> bytes:
 
 
 def _head(head: ResponseHead, kind: str) -> dict[str, Any]:
-    return {
-        "id": head.response_id,
-        "object": kind,
-        "created": head.created,
-        "model": head.model,
-        "system_fingerprint": head.fingerprint,
-    }
+    known = {"id": head.response_id, "object": kind, "created": head.created}
+    return {**known, "model": head.model, "system_fingerprint": head.fingerprint}
 
 
 def _logprobs(positions: tuple[Position, ...] | None) -> dict[str, Any] | None:
     if positions is None:
         return None
-    content = [
-        {**_token_body(position.chosen), "top_logprobs": [_token_body(top) for top in position.top]}
-        for position in positions
-    ]
+    content = [{**_token_body(p.chosen), "top_logprobs": [_token_body(top) for top in p.top]} for p in positions]
     return {"content": content, "refusal": None}
 
 
@@ -406,10 +389,11 @@ def _spelled(bytes_b64: str) -> tuple[str, list[int]]:
 
 
 def _usage_body(usage: Usage) -> dict[str, Any]:
+    asked, answered = usage.prompt_tokens, usage.completion_tokens
     return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens": asked,
+        "completion_tokens": answered,
+        "total_tokens": asked + answered,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
     }

@@ -59,6 +59,12 @@ def test_the_penalty_is_the_one_that_agrees_most_with_the_teacher():
     assert model.model.l2 == max(l2 for l2, agreement in seen.items() if agreement == max(seen.values()))
 
 
+def test_of_penalties_that_agree_equally_the_largest_is_kept():
+    texts, target = ["good film", "bad film"] * 20, [[0.1, 0.9], [0.9, 0.1]] * 20
+    model = bag_of_words.fit(texts, target, texts[:2], target[:2])
+    assert (model.validation_agreement, model.model.l2) == (1.0, max(bag_of_words.L2_CHOICES))
+
+
 def test_six_thousand_sentences_take_seconds():
     """A Zipf vocabulary of 20,000 words; the bound leaves room for a busy machine."""
     rng = np.random.default_rng(5)

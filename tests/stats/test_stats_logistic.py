@@ -58,6 +58,19 @@ def test_is_deterministic():
     assert (one.bias_L == two.bias_L).all()
 
 
+def test_a_step_that_overshoots_is_halved():
+    """exp(x) − x from −5 with a first step of 1,000, where exp overflows; the minimum is at 0."""
+
+    def objective(at):
+        with np.errstate(over="ignore"):
+            power = np.exp(at)
+        return float((power - at).sum()), power - 1
+
+    found = logistic._minimise(objective, np.full((1, 1), -5.0), np.full((1, 1), 1000.0))
+    assert found.at == pytest.approx(np.zeros((1, 1)), abs=1e-5)
+    assert found.iterations < 30
+
+
 def test_says_when_the_minimum_is_not_reached(monkeypatch):
     monkeypatch.setattr(logistic, "MAX_ITERATIONS", 2)
     features, target = problem()

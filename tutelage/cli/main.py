@@ -8,22 +8,27 @@ from cyclopts import App
 import tutelage
 
 app = App(
+    help_format="plaintext",
     name="tutelage",
     version=tutelage.__version__,
     help="Distil a teacher behind an API into a small student you own, and prove how good it is, what it cost, and what "
     "was taken from whom under which terms.\n\nExit codes: 0 ok, 1 a finding, 2 usage or input, 3 partial, 130 interrupted.",
 )
-app.command("tutelage.cli.init:init", name="init")
-app.command("tutelage.cli.plan:plan", name="plan")
-app.command("tutelage.cli.run:run", name="run")
-app.command("tutelage.cli.run:demo", name="demo")
-app.command("tutelage.cli.serve:serve", name="serve")
-app.command("tutelage.cli.verify:verify", name="verify")
-app.command("tutelage.cli.doctor:doctor", name="doctor")
-terms = App(name="terms", help="What licences and providers allow: check a run file, list or show what is known.")
-terms.command("tutelage.cli.terms:check", name="check")
-terms.command("tutelage.cli.terms:list_terms", name="list")
-terms.command("tutelage.cli.terms:show", name="show")
+_VERBS = {
+    "demo": ("tutelage.cli.run:demo", "The demo: a real teacher, real sentences rated by people, a student, its proof."),
+    "init": ("tutelage.cli.init:init", "Write a run file for your own CSV or JSON Lines file with 2 to 20 labels."),
+    "plan": ("tutelage.cli.plan:plan", "Terms, tokens, cost, time, disk and power of a run; asks and spends nothing."),
+    "run": ("tutelage.cli.run:run", "Do the job a run file describes; running it again resumes."),
+    "serve": ("tutelage.cli.serve:serve", "Answer the OpenAI API with a run's student."),
+    "verify": ("tutelage.cli.verify:verify", "Is a run's record whole, and what share came from whom?"),
+    "doctor": ("tutelage.cli.doctor:doctor", "What this machine has for the work, and what is missing."),
+}
+for _verb, (_target, _line) in _VERBS.items():
+    app.command(_target, name=_verb, help=_line)
+terms = App(name="terms", help="What licences and providers allow.")
+terms.command("tutelage.cli.terms:check", name="check", help="May this run learn from its teacher, data and base?")
+terms.command("tutelage.cli.terms:list_terms", name="list", help="Every licence and provider that is known.")
+terms.command("tutelage.cli.terms:show", name="show", help="One entry: clauses, sources, dates, conditions.")
 app.command(terms)
 
 

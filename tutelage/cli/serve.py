@@ -40,6 +40,6 @@ def serve(
         port=port,
         api_key=key,
         names=(name or run.resolve().name, "student"),
-        on_listening=lambda address: print(f"serving {folder} on {address}/v1", flush=True),
+        on_listening=lambda real: print(f"serving {folder} on http://{host}:{real}/v1", flush=True),
     )
     return 0

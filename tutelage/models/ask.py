@@ -90,7 +90,7 @@ async def _worker(asking: Asking, queue: Iterator[Request], attempts: int) -> No
 
 async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
     bound_tokens = _token_bound(request)
-    bound_nusd = bound_tokens * max(asking.prices.input_nusd_per_mtok, asking.prices.output_nusd_per_mtok) // 10**6 + 1
+    bound_nusd = asking.prices.bound_nusd(bound_tokens)
     jitter = random.Random(f"{asking.seed}:{request.digest}")
     reason = ""
     for attempt in range(1, attempts + 1):

@@ -132,7 +132,7 @@ class HFModel:
         if not (folder / "config.json").is_file():
             raise ResourceError(f"{folder} holds no config.json", fix="give a Hugging Face model folder")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=_DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True
             )
@@ -291,7 +291,7 @@ class _Prefixes:
             if fits > size:
                 best, size = entry, fits
         if len(learnable) >= size + _PREFIX_GAIN_TOKENS:
-            cache = DynamicCache()
+            cache: Any = DynamicCache()
             self._model(input_ids=torch.tensor([learnable]), past_key_values=cache, use_cache=True, logits_to_keep=1)
             best, size = (learnable, [(layer.keys, layer.values) for layer in cache.layers]), len(learnable)
         if best is None:

@@ -18,6 +18,10 @@ class PriceList:
     source: str
     dated: str
 
+    def bound_nusd(self, tokens: int) -> int:
+        """The most that so many tokens can cost, of whichever kind they are."""
+        return -(-tokens * max(self.input_nusd_per_mtok, self.output_nusd_per_mtok) // 1_000_000)
+
     def of(self, usage: Usage) -> Price:
         """Cost of one call, rounded up to a whole nano-USD. Cached tokens are priced as input: never an underestimate."""
         total = usage.prompt_tokens * self.input_nusd_per_mtok + usage.completion_tokens * self.output_nusd_per_mtok

@@ -64,7 +64,13 @@ class ServedProcess:
         assert self._process.stdout is not None
         lines: queue.Queue[str] = queue.Queue()
         output = self._process.stdout
-        threading.Thread(target=lambda: [lines.put(line) for line in (*output, "")], daemon=True).start()
+
+        def read() -> None:
+            for line in output:
+                lines.put(line)
+            lines.put("")  # the end
+
+        threading.Thread(target=read, daemon=True).start()
         try:
             while line := lines.get(timeout=START_LIMIT_S):
                 if line.startswith(_READY):

@@ -104,9 +104,8 @@ def serve(
     `on_listening` gets the real one. Raises `ConfigError` for an open address without a key or a taken port."""
     if not _is_loopback(host) and not api_key:
         raise ConfigError(f"{host} can be reached from outside and no API key is set", fix="set a key or use 127.0.0.1")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listener = socket.create_server((host, port), family=family, backlog=1024)
+        listener = _listen(host, port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error}", fix="choose another port") from error
     with listener:
@@ -115,6 +114,20 @@ def serve(
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_S)
         on_listening(listener.getsockname()[1])
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    # asyncio switches Nagle's delay off (40 ms an answer) only on sockets whose protocol is spelled out
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _is_loopback(host: str) -> bool:

@@ -100,12 +100,7 @@ def constrained_share(only_first: float, only_second: float, n: float, differenc
     """
     assert difference >= 0.0
     half = ((2 * n - only_first + only_second) * difference - only_first - only_second) / 2
-    product = 2 * n * only_second * difference * (1 - difference)
-    root = math.sqrt(half * half + product)
-    # Of the two forms of the root, the one that adds numbers of equal sign: no cancellation.
-    if half > 0.0:
-        return product / (2 * n * (half + root))
-    return (root - half) / (2 * n)
+    return (math.sqrt(half * half + 2 * n * only_second * difference * (1 - difference)) - half) / (2 * n)
 
 
 def _score(only_first: int, only_second: int, n: int, difference: float) -> float:
