@@ -132,11 +132,19 @@ class BudgetTable(Table):
 
 
 class StudentTable(Table):
-    base: str  # resource whose weights the student starts from
+    base: str | None = None  # resource whose weights the student starts from
+    path: str | None = None  # or a Hugging Face folder of your own (safetensors)
+    licence: str | None = None  # of that folder's weights; a resource carries its own
     layers: Count
-    template: str | None = (
-        None  # the student's chat template (Jinja); default: its base's without a default system text
-    )
+    template: str | None = None  # chat template (Jinja); default: text and end of turn, nothing else
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudentTable":
+        if (self.base is None) == (self.path is None):
+            raise ValueError("give exactly one of base (a resource) and path (a folder)")
+        if self.path is not None and self.licence is None:
+            raise ValueError("say under which licence you hold those weights: student.licence")
+        return self
 
 
 class TrainTable(Table):

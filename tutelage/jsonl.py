@@ -37,3 +37,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
             yield json.loads(line)
+
+
+def write_pretty(path: Path, value: Any) -> None:
+    """JSON for people and tools: indented, keys in the order given. Raises `ValueError` for NaN and infinities."""
+    write_whole(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n")

@@ -15,7 +15,10 @@ app = App(
     "was taken from whom under which terms.\n\nExit codes: 0 ok, 1 a finding, 2 usage or input, 3 partial, 130 interrupted.",
 )
 _VERBS = {
-    "demo": ("tutelage.cli.run:demo", "The demo: a real teacher, real sentences rated by people, a student, its proof."),
+    "demo": (
+        "tutelage.cli.run:demo",
+        "The demo: a real teacher, real sentences rated by people, a student, its proof.",
+    ),
     "init": ("tutelage.cli.init:init", "Write a run file for your own CSV or JSON Lines file with 2 to 20 labels."),
     "plan": ("tutelage.cli.plan:plan", "Terms, tokens, cost, time, disk and power of a run; asks and spends nothing."),
     "run": ("tutelage.cli.run:run", "Do the job a run file describes; running it again resumes."),

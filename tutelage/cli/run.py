@@ -2,9 +2,12 @@
 
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from tutelage.config import RunConfig
 
 Overrides = Annotated[tuple[str, ...], Parameter(name="--set", negative="")]
 
@@ -70,11 +73,11 @@ def demo(
         return _distil(load_config(recipe, size, parse_overrides(set_)), recipe, folder, quiet)
 
 
-def _distil(config: object, run_file: Path, folder: Path, quiet: bool) -> int:
+def _distil(config: "RunConfig", run_file: Path, folder: Path, quiet: bool) -> int:
     import json
 
     from tutelage.jsonl import write_whole
-    from tutelage.pipeline.distil import Distillation
+    from tutelage.pipeline.distil import distil
     from tutelage.pipeline.run import Run
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.report.tables import result_table
@@ -83,7 +86,7 @@ def _distil(config: object, run_file: Path, folder: Path, quiet: bool) -> int:
     text = run_file.read_bytes()
     with stop_on_signals(progress) as stop, Run(folder, progress, stop) as under_way:
         write_whole(folder / "run.toml", text)
-        report = Distillation(config, under_way).all()  # type: ignore[arg-type]
+        report = distil(config, under_way)
     evidence = json.loads((folder / "evidence.json").read_bytes())
     print(result_table(evidence))
     print(f"\nreport:  {report}\nserve:   tutelage serve {folder}\nverify:  tutelage verify {folder}")

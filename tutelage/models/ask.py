@@ -97,7 +97,7 @@ async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
         await asking.pace.wait()
         if asking.stop or asking.fatal is not None:
             return
-        asking.budget.reserve(bound_nusd, bound_tokens)
+        await _reserve(asking, bound_nusd, bound_tokens)
         spent_nusd = spent_tokens = 0
         asked_at, began = now_utc(), time.monotonic()
         try:
@@ -128,6 +128,19 @@ async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
     asking.row_of_failures += 1
     if asking.row_of_failures >= 8:
         raise _unreachable(asking)
+
+
+async def _reserve(asking: Asking, nusd: int, tokens: int) -> None:
+    """Waits while only reservations of questions under way stand between us and the limit: they settle for less."""
+    while True:
+        try:
+            asking.budget.reserve(nusd, tokens)
+        except BudgetError:
+            if asking.budget.reserved_tokens == 0:
+                raise
+            await asyncio.sleep(0.005)
+        else:
+            return
 
 
 def _require_logprobs(request: Request, exchange: Exchange) -> None:

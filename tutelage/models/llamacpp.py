@@ -20,6 +20,7 @@ def embedded_server(gguf: Path, slots: int, log: Path) -> ServedProcess:
 
 
 def main(arguments: list[str]) -> None:
+    """Serves until standard input closes."""
     gguf, slots, tokens_per_slot = Path(arguments[0]), int(arguments[1]), int(arguments[2])
     exit_with_parent()
     import xllamacpp
@@ -32,6 +33,8 @@ def main(arguments: list[str]) -> None:
     threads = min(os.cpu_count() or 1, 8)
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    # Prompts are short and mostly cached: without flash attention a question takes about a tenth less CPU time here.
+    params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.ui = False

@@ -2,33 +2,39 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tutelage.hardware import describe as describe_hardware
-from tutelage.jsonl import read_lines, write_lines, write_whole
+from tutelage.jsonl import read_lines, write_lines, write_pretty, write_whole
 from tutelage.meter import Meter
 from tutelage.models.questions import label_params
 from tutelage.pipeline.commit import commit_exchanges
-from tutelage.pipeline.gate import Gate, teacher_name
+from tutelage.pipeline.gate import Gate, base_of, teacher_name
 from tutelage.pipeline.learning import BEFORE, read_selection
 from tutelage.pipeline.run import Done, Facts, installed_versions
 from tutelage.pipeline.serving import STUDENT_CONCURRENCY, serve_student, serve_teacher
+from tutelage.pipeline.session import Session
 from tutelage.prompts import Prompts, read_prompts
 from tutelage.prove.claims import power
 from tutelage.prove.controls import bag_of_words, majority
 from tutelage.prove.observe import Answers, Questions, fix_offsets, observe
 from tutelage.prove.results import System, describe, disagreements, judge, system
 from tutelage.records import NUSD_PER_USD, UNATS_PER_NAT, Claim, Role
-from tutelage.resources import resource
 from tutelage.tasks import read_answer, student_messages, teacher_messages
-
-if TYPE_CHECKING:
-    from tutelage.pipeline.distil import Distillation
 
 OUTPUTS = ("prove/scores.jsonl", "prove/exchanges.jsonl", "prove/results.json")
 SHOWN_VERSIONS = ("tutelage", "python", "torch", "transformers", "xllamacpp", "numpy", "scipy", "aiohttp")
+
+
+class Inputs(NamedTuple):
+    """The stages a proof rests on."""
+
+    data: Done
+    curated: Done
+    shipped: Done
+    before: Done
 
 
 class Asked(NamedTuple):
@@ -38,9 +44,7 @@ class Asked(NamedTuple):
     rows: tuple[dict[str, str], ...]
 
 
-def prove(
-    arc: "Distillation", gate: Gate, claim: Claim, data: Done, curated: Done, shipped: Done, before: Done
-) -> Done:
+def prove(arc: Session, gate: Gate, claim: Claim, made: Inputs) -> Done:
     """Every system answers the held-out prompts through its endpoint, in the claim's own namespace."""
     run, config = arc.run, arc.config
 
@@ -68,22 +72,22 @@ def prove(
             "disagreements": disagreements(prompts.held_out, labels, gold_N, teacher, student),
             "tokens_per_question": {name: _tokens(meters, name) for name in ("teacher", "student")},
         }
-        write_whole(run.folder / "prove" / "results.json", pretty(results))
+        write_pretty(run.folder / "prove" / "results.json", results)
         committed = commit_exchanges(run, [row["address"] for row in rows])
         return {"verdict": results["claim"]["verdict"], "items": len(gold_N), "commitment": committed}
 
     inputs = {
         "claim": claim.digest,
-        "data": data.outputs_digest,
-        "curate": curated.outputs_digest,
-        "student": shipped.outputs_digest,
-        "before": before.outputs_digest,
+        "data": made.data.outputs_digest,
+        "curate": made.curated.outputs_digest,
+        "student": made.shipped.outputs_digest,
+        "before": made.before.outputs_digest,
     }
     table = {"task": config.task.model_dump(mode="json"), "claim": config.claim.model_dump(mode="json")}
     return run.stage("prove", 1, table, inputs, OUTPUTS, work)
 
 
-def report(arc: "Distillation", gate: Gate, claim: Claim, proved: Done) -> Path:
+def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Path:
     """`evidence.json` and `report.html`, from the log and the results; computes no statistic."""
     run = arc.run
 
@@ -91,7 +95,7 @@ def report(arc: "Distillation", gate: Gate, claim: Claim, proved: Done) -> Path:
         from tutelage.report.build import write_report
 
         found = assemble(arc, gate, claim)
-        write_whole(run.folder / "evidence.json", pretty(found))
+        write_pretty(run.folder / "evidence.json", found)
         write_report(run.folder / "evidence.json", run.folder / "report.html")
         return {}
 
@@ -99,7 +103,7 @@ def report(arc: "Distillation", gate: Gate, claim: Claim, proved: Done) -> Path:
     return run.folder / "report.html"
 
 
-def assemble(arc: "Distillation", gate: Gate, claim: Claim) -> dict[str, Any]:
+def assemble(arc: Session, gate: Gate, claim: Claim) -> dict[str, Any]:
     """All of `evidence.json`; docs/formats.md lists its keys."""
     run, config = arc.run, arc.config
     results = json.loads((run.folder / "prove" / "results.json").read_bytes())
@@ -127,7 +131,7 @@ def assemble(arc: "Distillation", gate: Gate, claim: Claim) -> dict[str, Any]:
             "labels": list(config.task.labels),
             "teacher": teacher_name(config),
             "student": f"{facts['student']['layers']} of {facts['student']['base_layers']} layers of "
-            f"{resource(config.student.base).description}",
+            f"{base_of(config).name}",
         },
         "claims": [judged],
         "systems": systems,
@@ -149,12 +153,7 @@ def assemble(arc: "Distillation", gate: Gate, claim: Claim) -> dict[str, Any]:
     }
 
 
-def pretty(value: Any) -> bytes:
-    """JSON for people and tools: indented, keys in the order given, no NaN."""
-    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _teacher(arc: "Distillation", gate: Gate, claim: Claim, prompts: Prompts, meters: Path) -> Asked:
+def _teacher(arc: Session, gate: Gate, claim: Claim, prompts: Prompts, meters: Path) -> Asked:
     config = arc.config
     with serve_teacher(config, arc.folder) as served:
         how = Questions(
@@ -177,9 +176,7 @@ def _teacher(arc: "Distillation", gate: Gate, claim: Claim, prompts: Prompts, me
     return Asked(one, answers.rows)
 
 
-def _student(
-    arc: "Distillation", gate: Gate, claim: Claim, prompts: Prompts, folder: str, role: str, meters: Path
-) -> Asked:
+def _student(arc: Session, gate: Gate, claim: Claim, prompts: Prompts, folder: str, role: str, meters: Path) -> Asked:
     """Validation prompts fix the decision rule; held-out prompts are then decided by it."""
     config = arc.config
     weights = next(
@@ -206,7 +203,7 @@ def _student(
     return Asked(one, (*said["validation"].rows, *answers.rows))
 
 
-def _controls(arc: "Distillation", prompts: Prompts) -> list[System]:
+def _controls(arc: Session, prompts: Prompts) -> list[System]:
     config, run = arc.config, arc.run
     texts = {prompt.prompt_id: prompt.text for prompt in (*prompts.train, *prompts.validation)}
     decision = json.loads((run.folder / "curate" / "decision.json").read_bytes())
@@ -260,7 +257,7 @@ def _facts(run: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def _cost(arc: "Distillation", facts: Any, systems: list[dict[str, Any]], tokens: dict[str, float]) -> dict[str, Any]:
+def _cost(arc: Session, facts: Any, systems: list[dict[str, Any]], tokens: dict[str, float]) -> dict[str, Any]:
     by_role = {row["role"]: row for row in systems}
     teacher_s, student_s = (by_role[role]["cpu_s_per_query"] for role in ("teacher", "student"))
     train_ms, _ = Meter(arc.folder / "work" / "meters" / "train.json").read()
@@ -375,7 +372,7 @@ def _term(verdict: Any) -> dict[str, Any]:
 
 def _notes(config: Any) -> list[str]:
     notes = []
-    if config.teacher.resource == config.student.base:
+    if config.teacher.resource is not None and config.teacher.resource == config.student.base:
         notes.append(
             "This student starts from the teacher's own pruned weights, which nobody has who tutors from an API; "
             "a student of other flesh starts from further away."

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from tutelage.canon import canonical, digest_of
+from tutelage.canon import canonical, digest_file, digest_of
 from tutelage.config import RunConfig
+from tutelage.errors import ResourceError
 from tutelage.jsonl import write_whole
-from tutelage.resources import resource
+from tutelage.resources import Resource, fetch, resource
 from tutelage.terms.check import check, combine, require
 from tutelage.terms.model import AcceptedRisk, Verdict
 from tutelage.terms.registry import load_registry
@@ -62,11 +63,41 @@ def check_terms(config: RunConfig, today: str) -> Gate:
     source = config.data.resource or Path(config.data.path or "").name
     licence = resource(config.data.resource).licence if config.data.resource else config.data.licence or ""
     data = check(registry, subject=source, licence=licence, route="local", purpose=purpose, today=today)
-    pinned = resource(config.student.base)
-    base = check(
-        registry, subject=pinned.description, licence=pinned.licence, route="local", purpose=purpose, today=today
-    )
+    start = base_of(config)
+    base = check(registry, subject=start.name, licence=start.licence, route="local", purpose=purpose, today=today)
     return Gate(teacher, data, base, combine([teacher, data, base]))
+
+
+class Base(NamedTuple):
+    """What the student starts from: a file or folder that may not be fetched yet."""
+
+    name: str
+    licence: str
+    pinned: Resource | None
+    folder: Path | None
+
+    def fetch(self) -> Path:
+        """Raises `ResourceError` when it cannot be had."""
+        if self.pinned is not None:
+            return fetch(self.pinned)
+        assert self.folder is not None
+        if not (self.folder / "model.safetensors").is_file():
+            raise ResourceError(f"{self.folder} has no model.safetensors", fix="give a Hugging Face folder in one file")
+        return self.folder
+
+    @property
+    def digest(self) -> str:
+        """Raises `ResourceError` for a folder without weights."""
+        return f"sha256:{self.pinned.sha256}" if self.pinned else digest_file(self.fetch() / "model.safetensors")
+
+
+def base_of(config: RunConfig) -> Base:
+    """The student's base as the run file names it."""
+    if config.student.base is not None:
+        pinned = resource(config.student.base)
+        return Base(pinned.description, pinned.licence, pinned, None)
+    folder = Path(config.student.path or "")
+    return Base(folder.name, config.student.licence or "", None, folder)
 
 
 def teacher_name(config: RunConfig) -> str:

@@ -12,11 +12,10 @@ from tutelage.config import RunConfig
 from tutelage.jsonl import read_lines, write_lines, write_whole
 from tutelage.meter import Meter
 from tutelage.pipeline.commit import source_table
-from tutelage.pipeline.gate import Gate, teacher_name
+from tutelage.pipeline.gate import Gate, base_of, teacher_name
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.prompts import read_prompts
 from tutelage.records import Checkpoint, Role
-from tutelage.resources import fetch, resource
 
 BEFORE = "before"  # the pruned student before training, in the form it would ship
 
@@ -28,16 +27,16 @@ def read_selection(folder: Path) -> dict[str, Any]:
 
 def student(run: Run, config: RunConfig) -> Done:
     """The pruned student as a folder of its own; also the control "before training"."""
-    base = resource(config.student.base)
+    base = base_of(config)
 
     def work(scratch: Path) -> Facts:
         from tutelage.train.student import make_student
 
-        run.progress.say(f"student: the first {config.student.layers} layers of {base.description}")
-        return make_student(fetch(base), config.student.layers, config.student.template, run.folder / BEFORE)
+        run.progress.say(f"student: the first {config.student.layers} layers of {base.name}")
+        return make_student(base.fetch(), config.student.layers, config.student.template, run.folder / BEFORE)
 
-    table = config.student.model_dump(mode="json")
-    return run.stage("student", 1, table, {"base": f"sha256:{base.sha256}"}, (BEFORE,), work)
+    table = config.student.model_dump(mode="json", exclude={"path"})
+    return run.stage("student", 1, table, {"base": base.digest}, (BEFORE,), work)
 
 
 def train(run: Run, config: RunConfig, curated: Done, made: Done) -> Done:
@@ -199,7 +198,7 @@ def _card(config: RunConfig, gate: Gate, trained: Done, made: Done) -> dict[str,
         "labels": list(config.task.labels),
         "question": config.task.question,
         "layers": config.student.layers,
-        "base": resource(config.student.base).description,
+        "base": base_of(config).name,
         "base_licence": gate.base.licence,
         "base_layers": made.facts["base_layers"],
         "parameters": f"{made.facts['parameters']:,}",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tutelage.errors import StorageError
 from tutelage.store import segment
 
 _SCHEMA = """
@@ -73,9 +74,18 @@ class Index:
         self._database.execute("COMMIT")
 
     def add(self, address: str, place: Place, end: int) -> None:
-        """Records one exchange just appended; `end` is the offset after its last line."""
-        self._database.execute("INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?)", (address, *place))
-        self._database.execute("INSERT OR REPLACE INTO read_to VALUES (?, ?)", (place.segment, end))
+        """Records one exchange just appended; `end` is the offset after its last line.
+
+        Raises `StorageError` when the disk is full: the exchange itself is stored, the index catches up later.
+        """
+        try:
+            self._database.execute("INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?)", (address, *place))
+            self._database.execute("INSERT OR REPLACE INTO read_to VALUES (?, ?)", (place.segment, end))
+        except sqlite3.OperationalError as error:
+            raise StorageError(
+                f"cannot write the index in {self._folder}: {error}",
+                fix="free disk space and run again; everything stored so far is kept",
+            ) from error
 
     def find(self, address: str) -> Place | None:
         row = self._database.execute(

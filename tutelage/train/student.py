@@ -7,38 +7,44 @@ from typing import Any
 
 from tutelage.errors import ConfigError
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
+# Text and end of turn for every message, in turns that need no names: a label question costs two tokens of frame.
+# The first token stays the base's start token, which its attention is used to finding there.
+TEMPLATE = "{{ start }}{% for message in messages %}{{ message['content'] + end }}{% endfor %}"
 
 
-def make_student(gguf: Path, layers: int, template: str | None, out: Path) -> dict[str, Any]:
+def make_student(source: Path, layers: int, template: str | None, out: Path) -> dict[str, Any]:
     """Writes a Hugging Face folder (safetensors float32) with the first `layers` decoder layers; returns facts.
 
-    The GGUF weights are de-quantised. Layers are dropped from the end: the first layers keep reading what they were
-    trained to read. Raises `ConfigError` when the base has fewer layers.
+    `source` is a GGUF file, which is de-quantised, or a Hugging Face folder. Layers are dropped from the end: the first
+    ones keep reading what they were trained to read. Raises `ConfigError` when the base has fewer layers.
     """
     with _quiet_transformers():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        base = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-        )
+        folder, chosen = source, {}
+        if source.is_file():
+            folder, chosen = source.parent, {"gguf_file": source.name}
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **chosen)
+        if chosen:
+            chosen["quantization_config"] = GgufConfig(dequantize=True)
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **chosen)
         base_layers = base.config.num_hidden_layers
         if layers > base_layers:
             raise ConfigError(
-                f"student.layers = {layers}, but {gguf.name} has {base_layers}", fix=f"choose at most {base_layers}"
+                f"student.layers = {layers}, but {source.name} has {base_layers}", fix=f"choose at most {base_layers}"
             )
-        config = type(base.config).from_dict({**base.config.to_dict(), "num_hidden_layers": layers})
+        settings = {**base.config.to_dict(), "num_hidden_layers": layers}
+        if settings.get("layer_types"):
+            settings["layer_types"] = settings["layer_types"][:layers]
+        config = type(base.config).from_dict(settings)
         if hasattr(config, "quantization_config"):
             del config.quantization_config  # a de-quantised copy; transformers refuses to save it otherwise
         student = type(base)(config)
-        kept = {name: value for name, value in base.state_dict().items() if name in student.state_dict()}
-        student.load_state_dict(kept)
-        tokenizer.chat_template = template or CHATML
+        names = set(student.state_dict())
+        student.load_state_dict({name: value for name, value in base.state_dict().items() if name in names})
+        student.generation_config = base.generation_config
+        tokenizer.chat_template = template or _own_template(tokenizer)
         base_parameters = sum(parameter.numel() for parameter in base.parameters())
         shutil.rmtree(out, ignore_errors=True)
         student.save_pretrained(out)
@@ -49,6 +55,11 @@ def make_student(gguf: Path, layers: int, template: str | None, out: Path) -> di
         "base_parameters": base_parameters,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
     }
+
+
+def _own_template(tokenizer: Any) -> str:
+    start = tokenizer.bos_token or ""
+    return TEMPLATE.replace("{{ start }}", start).replace("end }}", f"'{tokenizer.eos_token}' }}}}")
 
 
 @contextlib.contextmanager

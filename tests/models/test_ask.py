@@ -1,0 +1,271 @@
+"""Asking against a loopback server that speaks the real protocol and fails in the ways real ones do."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.loopback import Teacher, problem, serving
+from tutelage.config import PriceTable
+from tutelage.errors import BudgetError, ConfigError, Interrupted, PartialError, SignalError, TeacherError
+from tutelage.models import ask as asking_module
+from tutelage.models.ask import Asking, Terms
+from tutelage.models.base import Endpoint
+from tutelage.models.limits import Budget, Pace, retry_after_s
+from tutelage.models.openai import OpenAIModel, request_body
+from tutelage.models.prices import PriceList, price_list
+from tutelage.models.questions import ask_all, label_request
+from tutelage.progress import Quiet, Stop
+from tutelage.records import Message, Request, Role
+from tutelage.store.store import Store
+
+PARAMS = {"max_tokens": 1, "temperature": "0", "logprobs": True, "top_logprobs": 20}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Back-off is recorded, not slept through."""
+    waits: list[float] = []
+
+    async def wait(asking: Asking, seconds: float) -> None:
+        waits.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(asking_module, "_sleep", wait)
+    monkeypatch.setattr(Pace, "pause", lambda self, seconds: None)
+    return waits
+
+
+def make(teacher: Teacher, store: Store, **changes: object) -> Asking:
+    endpoint = Endpoint(teacher.base_url, "loopback", "test", "word-counter", "MIT", timeout_s=2)
+    settings: dict = {
+        "model": OpenAIModel(endpoint, 64), "store": store, "terms": Terms("sha256:0", Role.SOFT_TARGET),
+        "budget": Budget(0, 10**9), "prices": PriceList(0, 0, "free", "2026-01-01"), "progress": Quiet(), "stop": Stop(),
+        "attempts": 4, "pace": Pace(None),
+    }  # fmt: skip
+    return Asking(**{**settings, **changes})
+
+
+def questions(teacher: Teacher, count: int, purpose: str = "train") -> list[Request]:
+    endpoint = Endpoint(teacher.base_url, "loopback", "test", "word-counter", "MIT")
+    texts = [f"the team and the goal {number}" for number in range(count)]
+    return [label_request(endpoint, (Message("user", text),), PARAMS, purpose) for text in texts]
+
+
+def run(asking: Asking, requests: list[Request], concurrency: int = 8) -> None:
+    ask_all(asking, requests, concurrency, "asking")
+
+
+def test_everything_is_answered_once_and_resumed(tmp_path: Path) -> None:
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        run(make(teacher, store), questions(teacher, 30)[:10])
+        again = make(teacher, store)
+        run(again, questions(teacher, 30))
+        assert (again.reused, again.answered) == (10, 20)
+        assert teacher.asked == 30
+        assert set(teacher.answered.values()) == {1}
+        one = store.get(questions(teacher, 1)[0].digest)
+        assert (one.answer, one.attempts, one.usage.prompt_tokens) == ("sport", 1, 7)
+        assert one.logprobs[0].top[0].token_bytes == b"sport"
+
+
+def test_another_purpose_asks_anew(tmp_path: Path) -> None:
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        run(make(teacher, store), questions(teacher, 3))
+        run(make(teacher, store), questions(teacher, 3, "a claim"))
+        assert teacher.asked == 6
+
+
+def faults(kind: str) -> object:
+    async def reset(request: web.Request) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+    async def torn(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "500"})
+        await response.prepare(request)
+        await response.write(b'{"choices": [')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    def fault(number: int, request: web.Request) -> object:
+        if number % 3:
+            return None
+        return {
+            "429": lambda: problem(429, {"Retry-After": "1"}),
+            "429 ms": lambda: problem(429, {"retry-after-ms": "20"}),
+            "500": lambda: problem(500),
+            "529": lambda: problem(529),
+            "reset": lambda: reset(request),
+            "torn": lambda: torn(request),
+            "not json": lambda: web.Response(text="<html>bad gateway</html>"),
+            "no choices": lambda: web.json_response({"choices": [], "model": "x"}),
+            "error in 200": lambda: web.json_response({"error": {"message": "overloaded"}}),
+        }[kind]()
+
+    return fault
+
+
+@pytest.mark.parametrize(
+    "kind", ["429", "429 ms", "500", "529", "reset", "torn", "not json", "no choices", "error in 200"]
+)
+def test_faults_are_tried_again_and_counted_as_attempts(tmp_path: Path, kind: str) -> None:
+    teacher = Teacher()
+    teacher.fault = faults(kind)  # type: ignore[assignment]
+    with serving(teacher), Store(tmp_path) as store:
+        run(make(teacher, store, attempts=8), questions(teacher, 20))
+        exchanges = [store.get(request.digest) for request in questions(teacher, 20)]
+        assert {exchange.answer for exchange in exchanges} == {"sport"}
+        assert max(exchange.attempts for exchange in exchanges) > 1
+        assert set(teacher.answered.values()) == {1}
+
+
+def test_the_servers_wish_is_followed(tmp_path: Path, no_waiting: list[float]) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(429, {"Retry-After": "7"}) if number == 2 else None
+    with serving(teacher), Store(tmp_path) as store:
+        run(make(teacher, store), questions(teacher, 3))
+    assert no_waiting == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "3"}, 3.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"Retry-After-Ms": "250"}, 0.25),
+        ({"Retry-After": "Mon, 23 Nov 2026 12:00:10 GMT"}, 10.0),
+        ({"Retry-After": "Mon, 23 Nov 2026 11:59:00 GMT"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_retry_after_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after_s(headers, datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)) == seconds
+
+
+def test_unreachable_is_told_quickly(tmp_path: Path) -> None:
+    teacher = Teacher()
+    teacher.base_url = "http://127.0.0.1:9/v1"
+    with Store(tmp_path) as store, pytest.raises(TeacherError, match="does not answer: cannot connect"):
+        run(make(teacher, store), questions(teacher, 5))
+
+
+@pytest.mark.parametrize(("status", "hint"), [(401, "key"), (404, "teacher.model"), (400, "refuses")])
+def test_final_refusals_are_one_error_not_many(tmp_path: Path, status: int, hint: str) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(status)
+    with serving(teacher), Store(tmp_path) as store, pytest.raises(TeacherError) as caught:
+        run(make(teacher, store), questions(teacher, 50))
+    assert hint in caught.value.fix
+    assert teacher.asked == 1
+
+
+def test_a_server_that_dies_is_given_up(tmp_path: Path) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(500) if number > 5 else None
+    with serving(teacher), Store(tmp_path) as store, pytest.raises(TeacherError, match="does not answer: HTTP 500"):
+        run(make(teacher, store), questions(teacher, 500))
+    assert teacher.asked < 100
+
+
+def test_unanswered_questions_are_named_and_asked_again(tmp_path: Path) -> None:
+    teacher = Teacher()
+    poison = "the team and the goal 3"
+
+    async def sometimes(request: web.Request) -> web.Response | None:
+        body = await request.json()
+        return problem(500) if body["messages"][-1]["content"] == poison else None
+
+    original = teacher.handle
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await sometimes(request) or await original(request)
+
+    teacher.handle = handle  # type: ignore[method-assign]
+    with serving(teacher), Store(tmp_path) as store:
+        with pytest.raises(PartialError, match="1 of 10"):
+            run(make(teacher, store), questions(teacher, 10))
+        failures = [line.value for _, line in store.lines() if line.kind == "failure"]
+        assert [failure["request_digest"] for failure in failures] == [questions(teacher, 4)[3].digest]
+        poison = ""
+        run(make(teacher, store), questions(teacher, 10))
+        assert teacher.asked == 10
+
+
+def test_missing_logprobs_stop_the_run_at_once(tmp_path: Path) -> None:
+    with serving(Teacher(logprobs=False)) as teacher, Store(tmp_path) as store:
+        with pytest.raises(SignalError, match="without the log-probabilities"):
+            run(make(teacher, store), questions(teacher, 50))
+        assert teacher.asked == 1
+        assert store.has(questions(teacher, 1)[0].digest), "what was paid for is kept"
+
+
+def test_budget_is_never_passed(tmp_path: Path) -> None:
+    prices = PriceList(1_000_000, 2_000_000, "test", "2026-01-01")  # 7 + 1 tokens cost 9 nano-USD
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        budget = Budget(600, 10**9)
+        with pytest.raises(BudgetError, match="max_cost_usd"):
+            run(make(teacher, store, budget=budget, prices=prices), questions(teacher, 500))
+        assert budget.spent_nusd == 9 * teacher.asked <= 600
+        assert budget.reserved_nusd == budget.reserved_tokens == 0
+        assert teacher.asked > 40, "the reservation must not stop the run far below its limit"
+        with pytest.raises(BudgetError, match="max_tokens"):
+            run(make(teacher, store, budget=Budget(10**9, 100)), questions(teacher, 500))
+
+
+def test_stop_drains_and_keeps(tmp_path: Path) -> None:
+    stop = Stop()
+    teacher = Teacher()
+
+    def fault(number: int, request: web.Request) -> None:
+        if number == 5:
+            stop.set()
+
+    teacher.fault = fault
+    with serving(teacher), Store(tmp_path) as store:
+        with pytest.raises(Interrupted):
+            run(make(teacher, store, stop=stop), questions(teacher, 100))
+        stored = sum(line.kind == "exchange" for _, line in store.lines())
+        assert stored == teacher.asked < 30
+
+
+def test_the_key_is_sent_and_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "sk-planted-secret-0123456789"
+    monkeypatch.setenv("TEST_KEY", secret)
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        endpoint = Endpoint(teacher.base_url, "loopback", "test", "m", "MIT", key_env="TEST_KEY")
+        run(make(teacher, store, model=OpenAIModel(endpoint, 4)), questions(teacher, 3))
+        assert teacher.headers[0]["Authorization"] == f"Bearer {secret}"
+    assert all(secret.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_a_missing_key_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_KEY", raising=False)
+    with serving(Teacher()) as teacher, Store(tmp_path) as store, pytest.raises(TeacherError, match="TEST_KEY"):
+        endpoint = Endpoint(teacher.base_url, "loopback", "test", "m", "MIT", key_env="TEST_KEY")
+        run(make(teacher, store, model=OpenAIModel(endpoint, 4)), questions(teacher, 3))
+
+
+def test_numbers_are_sent_as_numbers() -> None:
+    request = Request((Message("user", "x"),), PARAMS, "m", "embedded", "train", 0)
+    assert json.loads(json.dumps(request_body(request))) == {
+        "model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "temperature": 0.0,
+        "logprobs": True, "top_logprobs": 20,
+    }  # fmt: skip
+
+
+def test_prices() -> None:
+    remote = Endpoint("https://api.example.test/v1", "api.example.test", "x", "nobody-knows-this", "")
+    with pytest.raises(ConfigError, match="no price is known"):
+        price_list(remote, None, "2026-01-01")
+    stated = price_list(remote, PriceTable(input_usd_per_mtok=0.15, output_usd_per_mtok=0.6, dated="2026-11-01"), "")
+    assert (stated.input_nusd_per_mtok, stated.output_nusd_per_mtok, stated.dated) == (150_000_000, 600_000_000, "2026-11-01")
+    known = price_list(Endpoint("https://api.openai.com/v1", "api.openai.com", "x", "gpt-4o-mini", ""), None, "2026-01-01")
+    assert known.input_nusd_per_mtok == 150_000_000
+    assert known.source == "genai-prices"
