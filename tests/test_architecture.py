@@ -104,7 +104,9 @@ def test_sizes_and_docstrings(module: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["run", "--help"], ["verify", "--help"], ["terms", "list"], ["plan", "--help"]], ids=" ".join
+    "command",
+    [["--help"], ["run", "--help"], ["verify", "--help"], ["terms", "list"], ["plan", "--help"]],
+    ids=" ".join,
 )
 def test_reading_commands_load_no_torch(command: list[str]) -> None:
     script = (
@@ -119,7 +121,15 @@ def test_reading_commands_load_no_torch(command: list[str]) -> None:
 
 def test_base_install_needs_no_training_packages() -> None:
     """terms, verify, report, store and the API client run without torch."""
-    modules = ("terms.check", "ledger.verify", "report.build", "store.store", "models.ask", "models.openai", "pipeline.gate")
+    modules = (
+        "terms.check",
+        "ledger.verify",
+        "report.build",
+        "store.store",
+        "models.ask",
+        "models.openai",
+        "pipeline.gate",
+    )
     script = "import sys\n" + "".join(f"import tutelage.{name}\n" for name in modules)
     script += "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -127,7 +137,9 @@ def test_base_install_needs_no_training_packages() -> None:
 
 def test_verifier_is_one_standard_library_file() -> None:
     tree = ast.parse((PACKAGE / "ledger" / "verify.py").read_text())
-    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert names <= set(sys.stdlib_module_names)
 

@@ -25,7 +25,7 @@ def test_round_trip_and_key_order_does_not_matter(value: object) -> None:
 
 def test_rfc_8785_by_hand() -> None:
     # RFC 8785 section 3.2.2 and 3.2.3: shortest escapes, sorted keys, no white space, UTF-8.
-    value = {"b": "€$\u000f\nA'B\"\\\\\"/", "a": [True, None, 10]}
+    value = {"b": '€$\u000f\nA\'B"\\\\"/', "a": [True, None, 10]}
     assert canonical(value) == '{"a":[true,null,10],"b":"€$\\u000f\\nA\'B\\"\\\\\\\\\\"/"}'.encode()
 
 

@@ -150,7 +150,7 @@ class StudentTable(Table):
 class TrainTable(Table):
     epochs: float = Field(gt=0)
     batch_size: Count = 32
-    learning_rate: float = Field(default=6e-4, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     warmup: float = Field(default=0.05, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)

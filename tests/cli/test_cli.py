@@ -16,7 +16,12 @@ RECIPE = Path(__file__).parents[2] / "tutelage" / "recipes" / "film_reviews" / "
 
 def tutelage(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tutelage", *arguments], capture_output=True, text=True, check=False, cwd=cwd, timeout=120
+        [sys.executable, "-m", "tutelage", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        timeout=120,
     )
 
 
@@ -34,7 +39,9 @@ def test_help_names_every_command() -> None:
         assert verb in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["frobnicate"], ["run"], ["run", "x.toml", "--no-such-flag"], ["terms", "nothing"]])
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["run"], ["run", "x.toml", "--no-such-flag"], ["terms", "nothing"]]
+)
 def test_wrong_usage_is_exit_code_2(arguments: list[str]) -> None:
     done = tutelage(*arguments)
     assert done.returncode == 2

@@ -265,7 +265,13 @@ def test_prices() -> None:
     with pytest.raises(ConfigError, match="no price is known"):
         price_list(remote, None, "2026-01-01")
     stated = price_list(remote, PriceTable(input_usd_per_mtok=0.15, output_usd_per_mtok=0.6, dated="2026-11-01"), "")
-    assert (stated.input_nusd_per_mtok, stated.output_nusd_per_mtok, stated.dated) == (150_000_000, 600_000_000, "2026-11-01")
-    known = price_list(Endpoint("https://api.openai.com/v1", "api.openai.com", "x", "gpt-4o-mini", ""), None, "2026-01-01")
+    assert (stated.input_nusd_per_mtok, stated.output_nusd_per_mtok, stated.dated) == (
+        150_000_000,
+        600_000_000,
+        "2026-11-01",
+    )
+    known = price_list(
+        Endpoint("https://api.openai.com/v1", "api.openai.com", "x", "gpt-4o-mini", ""), None, "2026-01-01"
+    )
     assert known.input_nusd_per_mtok == 150_000_000
     assert known.source == "genai-prices"

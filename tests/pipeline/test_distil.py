@@ -136,7 +136,11 @@ def test_bad_rows_are_told_before_anything_is_asked(tmp_path: Path, base: Path) 
 
 
 def test_one_run_folder_has_one_owner(tmp_path: Path) -> None:
-    with Run(tmp_path, Quiet(), Stop()), pytest.raises(StorageError, match="another process"), Run(tmp_path, Quiet(), Stop()):
+    with (
+        Run(tmp_path, Quiet(), Stop()),
+        pytest.raises(StorageError, match="another process"),
+        Run(tmp_path, Quiet(), Stop()),
+    ):
         pass
 
 

@@ -68,7 +68,9 @@ def test_single_byte_mutations_are_caught_and_located(copied: Made) -> None:
     assert not verify(copied.folder).findings
 
 
-@pytest.mark.parametrize("name", ["provenance/log.jsonl", "store/000001.seg", "train/consumed.jsonl", "prove/exchanges.jsonl"])
+@pytest.mark.parametrize(
+    "name", ["provenance/log.jsonl", "store/000001.seg", "train/consumed.jsonl", "prove/exchanges.jsonl"]
+)
 @pytest.mark.parametrize("how", ["drop", "double", "swap", "truncate"])
 def test_lines_dropped_doubled_swapped_and_cut(copied: Made, name: str, how: str) -> None:
     path = copied.folder / name
@@ -109,7 +111,9 @@ def test_a_forged_source_table_does_not_match_the_steps(copied: Made) -> None:
 def test_a_missing_file_and_hostile_content_are_findings_not_crashes(copied: Made) -> None:
     (copied.folder / "train" / "weights.safetensors").unlink()
     assert any("is missing" in finding.what for finding in verify(copied.folder).findings)
-    (copied.folder / "provenance" / "log.jsonl").write_bytes(b'{"previous": [1, 2], "kind": {}}\n' + b"[" * 5000 + b"\n\xff")
+    (copied.folder / "provenance" / "log.jsonl").write_bytes(
+        b'{"previous": [1, 2], "kind": {}}\n' + b"[" * 5000 + b"\n\xff"
+    )
     assert verify(copied.folder).findings
     (copied.folder / "store" / "000001.seg").write_bytes(b"\x00\xff\n" * 50)
     assert verify(copied.folder).findings

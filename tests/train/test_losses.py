@@ -15,13 +15,17 @@ from tutelage.records import Position, TokenLogprob
 from tutelage.signals import Text, TopK, label_distribution, pack_top_k, shifted
 
 
-def random_case(seed: int, vocabulary: int = 11, rows: int = 4) -> tuple[torch.Tensor, list[tuple[dict[int, float], float]]]:
+def random_case(
+    seed: int, vocabulary: int = 11, rows: int = 4
+) -> tuple[torch.Tensor, list[tuple[dict[int, float], float]]]:
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(rows, vocabulary, generator=generator, dtype=torch.float64)
     revealed = []
     for _ in range(rows):
         teacher = (2 * torch.randn(vocabulary, generator=generator, dtype=torch.float64)).log_softmax(0)
-        kept = torch.randperm(vocabulary, generator=generator)[: 1 + int(torch.randint(0, 5, (1,), generator=generator))]
+        kept = torch.randperm(vocabulary, generator=generator)[
+            : 1 + int(torch.randint(0, 5, (1,), generator=generator))
+        ]
         logp = {int(at): float(teacher[at]) for at in kept}
         revealed.append((logp, math.log(1 - sum(math.exp(value) for value in logp.values()))))
     return logits, revealed
@@ -41,7 +45,9 @@ def in_float64(revealed: list[tuple[dict[int, float], float]]) -> TopK:
 def test_equals_the_naive_twin(seed: int) -> None:
     logits, revealed = random_case(seed)
     found = forward_kl_top_k(logits, in_float64(revealed))
-    expected = [forward_kl_top_k_naive(row.tolist(), logp, tail) for row, (logp, tail) in zip(logits, revealed, strict=True)]
+    expected = [
+        forward_kl_top_k_naive(row.tolist(), logp, tail) for row, (logp, tail) in zip(logits, revealed, strict=True)
+    ]
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-9, atol=1e-12)
 
 
@@ -76,7 +82,10 @@ def test_trap_d2_student_mass_outside_the_top_k_is_penalised() -> None:
 
 def test_padding_slots_do_not_hide_id_zero() -> None:
     """Ragged rows are padded with id 0; a row that did not reveal id 0 must keep it in its tail."""
-    rows = [({3: math.log(0.5)}, math.log(0.5)), ({0: math.log(0.25), 1: math.log(0.25), 2: math.log(0.25)}, math.log(0.25))]
+    rows = [
+        ({3: math.log(0.5)}, math.log(0.5)),
+        ({0: math.log(0.25), 1: math.log(0.25), 2: math.log(0.25)}, math.log(0.25)),
+    ]
     logits = torch.tensor([[5.0, 0.0, 0.0, 1.0, 0.0], [0.1, 0.2, 0.3, 0.4, 0.5]], dtype=torch.float64)
     together = forward_kl_top_k(logits, pack_top_k(rows))
     alone = torch.cat([forward_kl_top_k(logits[at : at + 1], pack_top_k([rows[at]])) for at in range(2)])

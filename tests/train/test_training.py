@@ -217,7 +217,9 @@ def test_a_student_of_more_layers_than_its_base_is_refused(folder: Path, tmp_pat
 
 def test_the_template_costs_two_tokens(folder: Path) -> None:
     _, tokenizer = load_student(folder)
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": "good"}], add_generation_prompt=True, return_dict=False)
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "good"}], add_generation_prompt=True, return_dict=False
+    )
     assert tokenizer.decode(ids).endswith("good<|im_end|>")
     assert len(ids) <= len(tokenizer("good")["input_ids"]) + 2
 

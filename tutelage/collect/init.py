@@ -54,7 +54,7 @@ max_tokens = 20_000_000
 
 [student]
 base = "smollm2-135m-instruct"
-layers = 8 # of 30
+layers = 6 # of 30
 
 [train]
 epochs = 4

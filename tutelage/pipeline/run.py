@@ -9,6 +9,7 @@ import fcntl
 import functools
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -112,6 +113,7 @@ class Run:
         facts["wall_ms"] = round(1000 * (time.monotonic() - began))
         made = self._digests(outputs)
         self._append("statement", name, version, digest, plain, inputs, made, facts, began_at)
+        shutil.rmtree(self.work(name, digest), ignore_errors=True)
         return Done(digest_of(made), facts)
 
     def intents(self, name: str) -> int:

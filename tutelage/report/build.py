@@ -91,6 +91,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "break_even": words.break_even,
+        "cpu_seconds": words.cpu_seconds,
         "count": words.count,
         "duration": words.duration,
         "gap": words.gap,

@@ -66,7 +66,7 @@ SHAPE: dict[str, Any] = {
         | dict.fromkeys(("teacher_probability", "student_probability"), float)
     ],
     "drops": [{"filter": str, "reason": str, "count": int, "of": str}],
-    "cost": dict.fromkeys(("teacher_cpu_s_per_query", "student_cpu_s_per_query", "cpu_ratio"), float)
+    "cost": dict.fromkeys(("teacher_cpu_s_per_query", "student_cpu_s_per_query", "cpu_ratio"), Maybe(float))
     | dict.fromkeys(("teacher_tokens_per_query", "student_tokens_per_query", "teacher_usd_per_1000"), float)
     | dict.fromkeys(("collect_cpu_s", "train_cpu_s", "spent_usd", "estimated_usd"), float)
     | {"collect_questions": int, "break_even_queries": Maybe(int), "break_even_basis": str},

@@ -129,6 +129,9 @@ def sentence(claim: Mapping[str, Any]) -> str:
 
 def price(cost: Mapping[str, Any]) -> str:
     """The price in one phrase, honest when the student is not the cheaper one."""
+    if cost["cpu_ratio"] is None:
+        student = "not measured" if cost["student_cpu_s_per_query"] is None else number(cost["student_cpu_s_per_query"])
+        return f"student {student} CPU-seconds per query; the teacher runs on a machine we cannot measure"
     pair = (
         f"{number(cost['student_cpu_s_per_query'])} against {number(cost['teacher_cpu_s_per_query'])} CPU-seconds "
         "per query"
@@ -136,6 +139,11 @@ def price(cost: Mapping[str, Any]) -> str:
     if cost["cpu_ratio"] > 1:
         return f"{number(cost['cpu_ratio'])} × fewer CPU-seconds per query ({pair})"
     return f"not cheaper: teacher over student is {number(cost['cpu_ratio'])} ({pair})"
+
+
+def cpu_seconds(value: float | None) -> str:
+    """CPU-seconds per query, or a dash where the server is not ours."""
+    return f"{DASH} not ours to measure" if value is None else number(value)
 
 
 def break_even(cost: Mapping[str, Any]) -> str:
