@@ -1,6 +1,7 @@
 """The stages that make the student: cut it out of its base, train it, write it down. torch is imported when they run."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import psutil
 from tutelage.canon import canonical, digest_file, digest_of
 from tutelage.config import RunConfig
 from tutelage.jsonl import read_lines, write_lines, write_whole
+from tutelage.ledger import verify
 from tutelage.meter import Meter
 from tutelage.pipeline.commit import source_table
 from tutelage.pipeline.gate import Gate, base_of, teacher_name
@@ -71,6 +73,7 @@ def ship(run: Run, config: RunConfig, gate: Gate, trained: Done, made: Done) -> 
         model, _ = load_student(folder / BEFORE, folder / "train" / "weights.safetensors")
         sources = source_table(read_lines(folder / "train" / "consumed.jsonl"), _models(run))
         write_whole(folder / "provenance" / "sources.json", canonical({"sources": sources}) + b"\n")
+        shutil.copyfile(Path(verify.__file__), folder / "provenance" / "verify.py")
         write_student(model, folder / BEFORE, _card(config, gate, trained, made), folder / "student")
         return {"weights": digest_file(folder / "student" / "model.safetensors"), "sources": sources}
 

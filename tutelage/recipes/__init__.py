@@ -1,1 +1,1 @@
-"""Run files that come with the package; `recipes/` at the top of the repository describes them."""
+"""Run files that come with the package, one folder each, with a README of expected numbers."""

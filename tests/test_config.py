@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+
+from tutelage.config import RunConfig, load_config, validate
+from tutelage.errors import ConfigError
+
+GOOD = {
+    "run": {"name": "x", "seed": 1, "purpose": "internal"},
+    "task": {"labels": ["no", "yes"], "instruction": "?"},
+    "data": {"path": "x.csv", "licence": "own", "gold": "g", "train": 10, "held_out": 5, "validation": 2},
+    "teacher": {"url": "http://127.0.0.1:1/v1"},
+    "student": {"base": "smollm2-135m-instruct", "layers": 2},
+    "train": {"epochs": 1},
+    "claim": {"margin": 0.05},
+}
+
+
+def changed(dotted: str, value: object) -> dict:
+    table, key = dotted.split(".")
+    return {**GOOD, table: {**GOOD[table], key: value}}
+
+
+def test_defaults_are_the_recipe_and_a_budget_exists() -> None:
+    config = validate(GOOD, "here")
+    assert config.budget.max_cost_usd == 3.0
+    assert config.task.declared_shares == (0.5, 0.5)
+    assert RunConfig.model_validate(config.resolved()) == config
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "message"),
+    [
+        ("task.labels", ["a"], "at least 2"),
+        ("task.labels", ["a", "a"], "repeat"),
+        ("task.labels", [str(n) for n in range(21)], "at most 20"),
+        ("task.question", "no place", "{text}"),
+        ("task.examples", [{"text": "t", "label": "maybe"}], "maybe"),
+        ("task.shares", [0.5, 0.6], "sum to 1"),
+        ("data.resource", "film-review-sentences", "exactly one"),
+        ("data.validation", 10, "must be smaller"),
+        ("data.licence", None, "under which licence"),
+        ("teacher.url", "127.0.0.1:1", "http"),
+        ("teacher.resource", "smollm2-135m-instruct", "exactly one"),
+        ("teacher.top_logprobs", 21, "20"),
+        ("student.path", "x", "exactly one"),
+        ("claim.margin", 0, "greater than 0"),
+        ("claim.margin", -0.05, "greater than 0"),
+        ("claim.margin", 1.5, "less than 1"),
+        ("run.name", "../x", "run.name"),
+        ("train.epochs", 0, "greater than 0"),
+        ("budget.max_cost_usd", -1, "greater than or equal"),
+    ],
+)
+def test_wrong_values_are_named(dotted: str, value: object, message: str) -> None:
+    tables = {**GOOD, "budget": {}}
+    table, key = dotted.split(".")
+    with pytest.raises(ConfigError) as caught:
+        validate({**tables, table: {**tables[table], key: value}}, "here")
+    assert message in caught.value.message
+    assert table in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("dotted", "near"),
+    [("train.epoch", "epochs"), ("teacher.modle", "model"), ("claim.margn", "margin"), ("data.heldout", "held_out")],
+)
+def test_unknown_keys_have_a_did_you_mean(dotted: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown key {dotted} \(did you mean {near}\?\)"):
+        validate(changed(dotted, 1), "here")
+    with pytest.raises(ConfigError, match="unknown key zzzz"):
+        validate({**GOOD, "zzzz": {}}, "here")
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate({**changed("train.epochs", -1), "claim": {"margin": 2}}, "here")
+    assert "train.epochs" in caught.value.message
+    assert "claim.margin" in caught.value.message
+
+
+def test_balanced_decisions_need_probabilities() -> None:
+    raw = {**changed("teacher.signal", "text"), "task": {**GOOD["task"], "decision": "balanced"}}
+    with pytest.raises(ConfigError, match="balanced"):
+        validate(raw, "here")
+
+
+def test_sizes_and_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("""
+[run]
+name = "x"
+seed = 1
+purpose = "internal"
+[task]
+labels = ["no", "yes"]
+instruction = "?"
+[data]
+path = "x.csv"
+licence = "own"
+gold = "g"
+train = 10
+held_out = 5
+validation = 2
+[teacher]
+url = "http://127.0.0.1:1/v1"
+[student]
+base = "smollm2-135m-instruct"
+layers = 2
+[train]
+epochs = 1
+[claim]
+margin = 0.05
+[sizes.small]
+"data.train" = 4
+""")
+    assert load_config(file).data.train == 10
+    assert load_config(file, "small").data.train == 4
+    assert load_config(file, "small", {"data.train": 6}).data.train == 6
+    with pytest.raises(ConfigError, match="no size 'large'"):
+        load_config(file, "large")
+    file.write_text("[run\n")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(file)

@@ -1,0 +1,42 @@
+"""Documents that cannot lie: generated pages are current, named files exist, the README's figures are the committed ones."""
+
+import json
+import re
+from pathlib import Path
+
+from tutelage.cli.reference import reference
+from tutelage.config import RunConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_cli_page_is_current() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text() == reference(), "run `make docs`"
+
+
+def test_every_key_of_the_run_file_is_described() -> None:
+    page = (ROOT / "docs" / "run-file.md").read_text()
+    for table, field in RunConfig.model_fields.items():
+        if table == "sizes":
+            continue
+        for key in field.annotation.model_fields:  # type: ignore[union-attr]
+            assert re.search(rf"`(?:{table}\.)?{key}`", page), f"docs/run-file.md does not describe {table}.{key}"
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "architecture.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readmes_table_is_the_committed_result() -> None:
+    readme = (ROOT / "README.md").read_text()
+    result = json.loads((ROOT / "benchmarks" / "results" / "demo-full.json").read_text())
+    assert result["verdict"] in readme
+    for key in ("teacher_accuracy", "student_accuracy"):
+        assert f"{100 * result[key]:.1f}" in readme, key
+    assert f"{result['n']:,}" in readme
+
+
+def test_architecture_page_is_short() -> None:
+    assert len((ROOT / "docs" / "architecture.md").read_text().splitlines()) <= 80
