@@ -5,9 +5,10 @@ validation; what is run is always the resolved configuration, and it is saved be
 """
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,7 +21,7 @@ Count = Annotated[int, Field(gt=0)]
 class Table(BaseModel):
     """A table of the run file: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class RunTable(Table):
@@ -46,8 +47,17 @@ class TaskTable(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TaskTable":
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"labels repeat: {list(self.labels)}")
+        folded = [label.casefold() for label in self.labels]
+        for at, label in enumerate(self.labels):
+            if not label or label != label.strip():
+                raise ValueError(f"label {label!r} is empty or has white space around it")
+            if folded[at] in folded[:at]:
+                raise ValueError(f"labels repeat: {list(self.labels)}")
+            longer = next((other for other in self.labels if other != label and other.startswith(label)), None)
+            if longer is not None:
+                raise ValueError(
+                    f"label {label!r} begins label {longer!r}: an answer could not be told apart; rename one"
+                )
         if "{text}" not in self.question:
             raise ValueError(f"question {self.question!r} does not contain {{text}}")
         for shot in self.examples:
@@ -59,7 +69,8 @@ class TaskTable(Table):
 
     @property
     def declared_shares(self) -> tuple[float, ...]:
-        return self.shares or tuple(1 / len(self.labels) for _ in self.labels)
+        shares = self.shares or tuple(1.0 for _ in self.labels)
+        return tuple(share / sum(shares) for share in shares)
 
 
 class DataTable(Table):
@@ -82,9 +93,32 @@ class DataTable(Table):
             raise ValueError("give exactly one of resource and path")
         if self.path is not None and self.licence is None:
             raise ValueError('say under which licence you hold the data: licence = "own" for your own')
+        for label, rule in (self.gold_labels or {}).items():
+            parse_rule(label, rule)
         if self.validation >= self.train:
             raise ValueError(f"validation ({self.validation}) is a slice of train ({self.train}) and must be smaller")
         return self
+
+
+class Rule(NamedTuple):
+    """A comparison of the gold column with a number, or (sign "=") with a text."""
+
+    sign: str
+    value: str
+
+
+def parse_rule(label: str, rule: str) -> Rule:
+    """Raises `ValueError` for anything but ">", ">=", "<", "<=" and a number, or "=" and a value."""
+    match = re.fullmatch(r"\s*(>=|<=|>|<|=)\s*(.+?)\s*", rule)
+    if match is None:
+        raise ValueError(f'gold_labels: {label} = {rule!r} is no rule; write for instance "> 0" or "= yes"')
+    sign, value = match.groups()
+    if sign != "=":
+        try:
+            float(value)
+        except ValueError:
+            raise ValueError(f"gold_labels: {label} = {rule!r} compares with no number") from None
+    return Rule(sign, value)
 
 
 class PriceTable(Table):
@@ -121,6 +155,8 @@ class TeacherTable(Table):
             raise ValueError("give exactly one of resource (embedded) and url (an endpoint)")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url {self.url!r} must begin with http:// or https://")
+        if self.url is not None and "@" in self.url.split("/")[2]:
+            raise ValueError("url carries a user or password; name an environment variable in api_key_env instead")
         return self
 
 
@@ -186,6 +222,13 @@ class RunConfig(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> "RunConfig":
+        if self.data.gold_labels is not None and set(self.data.gold_labels) != set(self.task.labels):
+            raise ValueError(f"data.gold_labels must give one rule for each of {list(self.task.labels)}")
+        first_words = [label.split()[0] for label in self.task.labels]
+        if self.teacher.signal == "top-logprobs" and len(set(first_words)) != len(first_words):
+            raise ValueError(
+                f"labels {list(self.task.labels)} share a first word: rename them so that the first words differ"
+            )
         if self.task.decision == "balanced" and self.teacher.signal == "text":
             raise ValueError('task.decision = "balanced" needs label probabilities: teacher.signal = "top-logprobs"')
         return self
@@ -206,6 +249,8 @@ def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] |
         raise ConfigError(
             f"no run file {path}", fix="write one with: tutelage init --data FILE --teacher URL"
         ) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", fix="give a run file that can be read") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}", fix="mend the line named above") from None
     sizes = raw.get("sizes", {})

@@ -62,7 +62,11 @@ def test_init_then_run_then_serve_and_verify(tmp_path: Path) -> None:
             model="student", messages=[{"role": "user", "content": "rain and frost"}], max_tokens=3, temperature=0
         )
         streamed = client.chat.completions.create(
-            model="student", messages=[{"role": "user", "content": "rain and frost"}], max_tokens=3, temperature=0, stream=True
+            model="student",
+            messages=[{"role": "user", "content": "rain and frost"}],
+            max_tokens=3,
+            temperature=0,
+            stream=True,
         )
         text = "".join(chunk.choices[0].delta.content or "" for chunk in streamed if chunk.choices)
         assert text == said.choices[0].message.content

@@ -5,13 +5,22 @@ import json
 import math
 from pathlib import Path
 
+from tests.test_records import exchange
 from tutelage.canon import digest_bytes
 from tutelage.config import TaskTable
 from tutelage.curate.select import curate
 from tutelage.jsonl import read_lines, write_lines
 from tutelage.prompts import Prompts, read_prompts, write_prompts
-from tutelage.records import Exchange, HeldOutPrompt, Message, Position, Request, TokenLogprob, TrainPrompt, ValidationPrompt
-from tests.test_records import exchange
+from tutelage.records import (
+    Exchange,
+    HeldOutPrompt,
+    Message,
+    Position,
+    Request,
+    TokenLogprob,
+    TrainPrompt,
+    ValidationPrompt,
+)
 from tutelage.store.store import Store
 
 TASK = TaskTable(labels=("no", "yes"), instruction="?", decision="balanced")

@@ -8,7 +8,7 @@ from tutelage.config import TaskTable, validate
 from tutelage.errors import DataError
 from tutelage.prove.claims import declare, power
 from tutelage.prove.controls import majority
-from tutelage.prove.observe import fix_offsets
+from tutelage.prove.observe import Answers, fix_offsets
 from tutelage.prove.results import describe, disagreements, judge, system
 from tutelage.records import HeldOutPrompt
 
@@ -27,7 +27,8 @@ def three(n: int = 400, wrong: tuple[int, int, int] = (60, 70, 200)) -> tuple:
     for role, errors in zip(("teacher", "student", "before"), wrong, strict=True):
         decided = gold.copy()
         decided[:errors] = 1 - decided[:errors]
-        made.append(system(role, role, answers(decided), ZERO, decided, 0.1))
+        said = Answers(answers(decided), np.ones(n, bool), decided, 1.0, ())
+        made.append(system(role, role, said, ZERO, 0.1))
     return (*made, gold)
 
 
@@ -67,6 +68,13 @@ def test_every_system_is_described_with_intervals() -> None:
     assert describe(teacher, teacher, gold, 0.95)["difference"] is None
     constant = majority(np.array([0, 0, 1]), 2, len(gold))
     assert describe(constant, teacher, gold, 0.95)["accuracy"] == 0.5
+
+
+def test_an_answer_nobody_can_read_is_wrong_not_the_first_label() -> None:
+    logp = np.array([[-23.0, -23.0], [-0.1, -3.0]])
+    said = Answers(logp, np.array([False, True]), np.array([-1, 0]), 1.0, ())
+    assert system("teacher", "t", said, ZERO, None).decided_N.tolist() == [-1, 0]
+    assert system("before", "b", said, ZERO, None, unread_is_wrong=False).decided_N.tolist() == [0, 0]
 
 
 def test_unequal_item_sets_are_refused() -> None:

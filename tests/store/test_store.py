@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -172,4 +171,4 @@ def test_missing_answer_is_an_error(tmp_path: Path) -> None:
 def test_segments_are_private(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.put(*answer(1))
-    assert os.stat(tmp_path / "000001.seg").st_mode & 0o077 == 0
+    assert (tmp_path / "000001.seg").stat().st_mode & 0o077 == 0

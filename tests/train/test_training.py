@@ -29,7 +29,7 @@ END = 2
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = save_tiny(tmp_path_factory.mktemp("base"))
     out = tmp_path_factory.mktemp("student") / "one-layer"
-    facts = make_student(base, 1, None, out)
+    facts = make_student(base, 1, None, ("the", "film"), out)
     assert facts["base_layers"] == 2
     assert facts["parameters"] < facts["base_parameters"]
     return out
@@ -211,8 +211,8 @@ def test_learning_rate_warms_up_and_falls_to_a_tenth() -> None:
 
 
 def test_a_student_of_more_layers_than_its_base_is_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="student.layers = 5"):
-        make_student(folder, 5, None, tmp_path / "x")
+    with pytest.raises(ConfigError, match=r"student\.layers = 5"):
+        make_student(folder, 5, None, ("a", "b"), tmp_path / "x")
 
 
 def test_the_template_costs_two_tokens(folder: Path) -> None:

@@ -49,12 +49,15 @@ def main(arguments: list[str] | None = None) -> None:
     except TutelageError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
-        print("killed; run the same command again to resume", file=sys.stderr)
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a full disk, a file that may not be read: said by the system, mended by the person
+        print(f"error: {error}\n  fix: free disk space or mend permissions, and run again", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("killed; run the same command again to resume", file=sys.stderr)
+        code = 130
     sys.exit(code or 0)
 
 

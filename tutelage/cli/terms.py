@@ -1,28 +1,42 @@
 """`tutelage terms`: check a run file against what licences and providers allow; list and show what is known."""
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from tutelage.errors import ConfigError
 
 
-def check(run_file: Path, *, json: bool = False) -> int:
+def check(
+    run_file: Path,
+    *,
+    size: str | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    json: bool = False,
+) -> int:
     """May this run learn from its teacher, with its data, on its base? Exit code 1 when not.
 
     Parameters
     ----------
     run_file
         The TOML file of the run.
+    size
+        A named size of the run file.
+    set_
+        Override one key; may be repeated.
     json
         Print one JSON object.
     """
     from datetime import UTC, datetime
 
     from tutelage.cli.output import print_json
+    from tutelage.cli.overrides import parse_overrides
     from tutelage.config import load_config
     from tutelage.pipeline.gate import check_terms
     from tutelage.terms.check import describe
 
-    gate = check_terms(load_config(run_file), datetime.now(UTC).date().isoformat())
+    gate = check_terms(load_config(run_file, size, parse_overrides(set_)), datetime.now(UTC).date().isoformat())
     if json:
         verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base}
         print_json({"permitted": gate.together.permits, "verdicts": verdicts})

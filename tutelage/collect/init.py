@@ -79,9 +79,8 @@ def write_run_file(
     columns = _columns(data, form)
     text = text or _guess(columns, _TEXT_NAMES, "text", data)
     gold = gold or _guess(columns, _GOLD_NAMES, "gold", data)
-    table = DataTable(
-        path=str(data), format=form, text=text, gold=gold, licence="own", train=2, held_out=1, validation=1
-    )
+    settings = {"path": str(data), "format": form, "text": text, "gold": gold, "licence": "own"}
+    table = DataTable.model_validate({**settings, "train": 2, "held_out": 1, "validation": 1})
     rows = read_rows(data, table).good
     labels = _labels(rows, gold)
     train, held_out, validation = _sizes(rows)

@@ -40,6 +40,8 @@ def read_rows(path: Path, table: DataTable) -> Rows:
         data = path.read_bytes()
     except FileNotFoundError:
         raise DataError(f"no data file {path}", fix="check data.path in the run file") from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}", fix="give a data file that can be read") from None
     good: list[Row] = []
     bad: list[BadRow] = []
     for line, fields, problem in _records(data, table, path):
@@ -48,6 +50,8 @@ def read_rows(path: Path, table: DataTable) -> Rows:
             bad.append(BadRow(line, problem))
         elif not isinstance(text, str) or not text.strip():
             bad.append(BadRow(line, f"column {table.text!r} is empty or no text"))
+        elif any("\ud800" <= character <= "\udfff" for character in text):
+            bad.append(BadRow(line, f"column {table.text!r} holds half a character (a lone surrogate)"))
         else:
             good.append(Row(line, text.strip(), "" if gold is None else str(gold)))
     if bad and table.bad_rows == "stop":

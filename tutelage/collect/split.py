@@ -7,18 +7,20 @@ rows alone; rows without one are good for training.
 
 import operator
 import random
-import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tutelage.canon import digest_of
 from tutelage.collect.groups import group_of_each
 from tutelage.collect.sources import Row
-from tutelage.config import DataTable
+from tutelage.config import DataTable, parse_rule
 from tutelage.errors import DataError
-from tutelage.records import HeldOutPrompt, TrainPrompt, ValidationPrompt
+from tutelage.records import HeldOutPrompt, Prompt, TrainPrompt, ValidationPrompt
 
 _COMPARISONS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+Kind = TypeVar("Kind", bound=Prompt)
 
 
 class Split(NamedTuple):
@@ -58,7 +60,7 @@ def split_rows(rows: Sequence[Row], table: DataTable, labels: Sequence[str], ori
     validation_groups, _ = _take(train_groups[::-1], members, table.validation)
     validation = set(validation_groups)
 
-    def make(kind: type, at: int) -> object:
+    def make(kind: type[Kind], at: int) -> Kind:
         identity = digest_of({"source": origin.digest, "line": rows[at].line, "text": rows[at].text})
         return kind(identity, rows[at].text, f"g{group[at]}", origin.source, origin.digest, origin.licence)
 
@@ -77,32 +79,25 @@ def gold_label(raw: str, labels: Sequence[str], rules: dict[str, str] | None) ->
     if rules is None:
         said = raw.strip().casefold()
         return next((label for label in labels if label.casefold() == said), None)
-    for label, rule in rules.items():
-        match = re.fullmatch(r"\s*(>=|<=|>|<|=)\s*(.+?)\s*", rule)
-        if match is None or label not in labels:
-            raise DataError(
-                f"data.gold_labels: {label} = {rule!r} is no rule for a label",
-                fix='write for instance positive = "> 0" or spam = "= yes", one rule for each label of the task',
-            )
-        sign, value = match.groups()
-        if sign == "=" and raw.strip() == value:
+    for label, text in rules.items():
+        rule = parse_rule(label, text)
+        if rule.sign == "=" and raw.strip() == rule.value:
             return label
-        if sign != "=":
+        if rule.sign != "=":
             try:
-                if _COMPARISONS[sign](float(raw), float(value)):
+                if _COMPARISONS[rule.sign](float(raw), float(rule.value)):
                     return label
             except ValueError:
-                continue
+                continue  # this row's gold is no number: it names no label
     return None
 
 
 def _take(order: Sequence[int], members: dict[int, list[int]], wanted: int) -> tuple[list[int], int]:
     chosen, count = [], 0
     for first in order:
-        if count >= wanted:
-            break
-        chosen.append(first)
-        count += len(members[first])
+        if count + len(members[first]) <= wanted:  # a group is taken whole or left out
+            chosen.append(first)
+            count += len(members[first])
     return chosen, count
 
 

@@ -45,4 +45,4 @@ def collect(
     requests = [label_request(endpoint, teacher_messages(task, prompt.text), params, purpose) for prompt in asked]
     ask_all(asking, requests, concurrency, "asking the teacher")
     write_lines(out / "exchanges.jsonl", exchange_rows(asking, asked, requests))
-    return {"questions": len(requests)}
+    return {"questions": len({request.digest for request in requests})}

@@ -24,7 +24,7 @@ Filter = Callable[[TaskTable, Exchange], Reason | None]
 
 def finished(task: TaskTable, exchange: Exchange) -> Reason | None:
     """Drops an answer the provider's own filter cut."""
-    if exchange.finish_reason in ("stop", "length"):
+    if exchange.finish_reason not in ("content_filter", "refusal", "safety"):
         return None
     return Reason("finished", 1, f"finish_reason is {exchange.finish_reason!r}", exchange.answer[:80])
 

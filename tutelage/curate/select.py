@@ -12,14 +12,13 @@ import numpy as np
 from tutelage.canon import canonical, digest_of
 from tutelage.config import TaskTable
 from tutelage.curate.filters import FILTERS, Reason
+from tutelage.errors import SignalError
 from tutelage.jsonl import read_lines, write_lines, write_whole
 from tutelage.prompts import Prompts
 from tutelage.records import UNATS_PER_NAT, Drop
 from tutelage.stats.labels import balance_offsets, decide, shares_of
 from tutelage.store.store import Store
 from tutelage.tasks import read_answer
-
-WEIGHT_ONE = 1_000_000  # example weights are integers, parts per million
 
 
 def curate(
@@ -45,11 +44,16 @@ def curate(
             if reason is not None:
                 drops.append(Drop(row["exchange"], reason.filter, reason.version, reason.reason, reason.evidence))
                 continue
-            kept[kind].append({**row, "group": prompt.group, "weight": WEIGHT_ONE})
+            kept[kind].append({**row, "group": prompt.group})
             readings.append(read_answer(task, exchange, signal).logp_L)
+    write_lines(out / "drops.jsonl", (drop.to_json() for drop in drops))
+    if not readings:
+        raise SignalError(
+            f"every one of {len(drops)} answers was dropped, the first because {drops[0].reason if drops else 'none came'}",
+            fix=f"see {out / 'drops.jsonl'}; does the instruction make the teacher answer with a label?",
+        )
     offsets_L = _offsets(task, np.array(readings))
     decisions = decide(np.array(readings), offsets_L)
-    write_lines(out / "drops.jsonl", (drop.to_json() for drop in drops))
     selection = {"shuffle_seed": seed, "drops": digest_of([drop.to_json() for drop in drops]), **kept}
     write_whole(out / "selection.json", canonical(selection) + b"\n")
     decision = {

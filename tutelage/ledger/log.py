@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tutelage.canon import canonical, digest_bytes
 from tutelage.errors import StorageError
+from tutelage.jsonl import write_whole
 from tutelage.ledger.merkle import leaf_hash, root
 from tutelage.records import Statement
 
@@ -26,6 +27,8 @@ class Log:
         self.path = provenance / "log.jsonl"
         self.checkpoint = provenance / "checkpoint"
         self._lines = list(self._whole_lines())
+        if self._lines:
+            self._write_checkpoint()  # a kill may have come between the line and its checkpoint
 
     def append(self, statement: Statement) -> str:
         """Appends the statement, which must name the line before; returns its digest."""
@@ -65,9 +68,9 @@ class Log:
 
     def _write_checkpoint(self) -> None:
         encoded = base64.b64encode(bytes.fromhex(self.root.removeprefix("sha256:"))).decode()
-        scratch = self.checkpoint.with_suffix(".new")
-        scratch.write_text(f"tutelage/run\n{self.size}\n{encoded}\n")
-        scratch.replace(self.checkpoint)
+        content = f"tutelage/run\n{self.size}\n{encoded}\n".encode()
+        if not self.checkpoint.exists() or self.checkpoint.read_bytes() != content:
+            write_whole(self.checkpoint, content)
 
     def _whole_lines(self) -> Iterator[bytes]:
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:

@@ -21,7 +21,8 @@ COVERED = (
     "every file a stage wrote: data, collect, curate, before, train, student, prove, terms, evidence.json, sources.json",
     "store/*.seg: every question, answer and raw body, re-hashed; the answers trained on and proved with, by commitment",
     "store/run.key: by the commitments made with it",
-    "config.json: by the digest recorded before anything was asked",
+    "config.json: by the digest of its bytes, recorded before anything was asked",
+    "that nothing was added to the folders of stages, and that each stage rests on the latest of those before it",
 )
 NOT_COVERED = (
     "store/index.sqlite: a rebuildable index",
@@ -29,6 +30,21 @@ NOT_COVERED = (
     "report.html: how the evidence looks (its numbers are in evidence.json, which is covered)",
     "run.toml, environment.json, provenance/verify.py: copies for people (the log has the digests that count)",
 )
+# Which stage made an input, by stage and the input's name: each must be that stage's latest outputs.
+MADE_BY = {
+    ("collect", "data"): "data",
+    ("curate", "collect"): "collect",
+    ("train", "curate"): "curate",
+    ("train", "student"): "student",
+    ("ship", "train"): "train",
+    ("ship", "student"): "student",
+    ("prove", "data"): "data",
+    ("prove", "curate"): "curate",
+    ("prove", "student"): "ship",
+    ("prove", "before"): "student",
+    ("report", "prove"): "prove",
+}
+STAGE_FOLDERS = ("data", "terms", "collect", "curate", "before", "train", "student", "prove")
 KINDS = {"body": "encoding", "request": "messages", "exchange": "raw_body_digest", "failure": "reason"}
 
 
@@ -51,7 +67,15 @@ class Result(NamedTuple):
 def verify(run: Path) -> Result:
     """Checks the run folder. Never raises on what it reads: what cannot be read is a finding."""
     checker = _Checker(run)
-    for check in (checker.log, checker.outputs, checker.store, checker.commitments, checker.sources, checker.weights):
+    for check in (
+        checker.log,
+        checker.outputs,
+        checker.stages,
+        checker.store,
+        checker.commitments,
+        checker.sources,
+        checker.weights,
+    ):
         try:
             check()
         except (KeyError, TypeError, ValueError, AttributeError, OSError, RecursionError) as error:
@@ -112,6 +136,20 @@ class _Checker:
             elif _digest_file(path) != digest:
                 self.found(name, f"has another digest than recorded ({digest[:23]}...)")
         self.counts["files"] = len(latest)
+        for folder in STAGE_FOLDERS:
+            for path in (self.run / folder).rglob("*"):
+                name = path.relative_to(self.run).as_posix()
+                if path.is_file() and name not in latest:
+                    self.found(name, "is not in the record")
+
+    def stages(self) -> None:
+        """Each stage's latest inputs are the latest outputs of the stages they came from."""
+        latest = {entry["stage"]: entry for entry in self.entries if entry["kind"] == "statement"}
+        for (stage, name), maker in MADE_BY.items():
+            if stage in latest and maker in latest:
+                made = _digest(_canonical(latest[maker]["outputs"]))
+                if latest[stage]["inputs"][name] != made:
+                    self.found(stage, f"rests on another {name} than the one made last; run it again")
 
     def store(self) -> None:
         """Every line of every segment re-hashed; every answer has its question and its raw body."""
@@ -211,10 +249,9 @@ class _Checker:
             self.found("student/model.safetensors", "is not the weights the record names")
 
     def _config(self) -> None:
-        resolved = json.loads((self.run / "config.json").read_bytes(), parse_float=lambda text: repr(float(text)))
-        opened = {entry["facts"]["config"] for entry in self.entries if entry["kind"] == "opened"}
-        if _digest(_canonical(resolved)) not in opened:
-            self.found("config.json", "is not a configuration this run was opened with")
+        opened = [entry["facts"]["config"] for entry in self.entries if entry["kind"] == "opened"]
+        if _digest((self.run / "config.json").read_bytes()) != opened[-1]:
+            self.found("config.json", "is not the configuration this run was last opened with")
 
     def _facts(self, stage: str) -> dict[str, Any] | None:
         facts = None

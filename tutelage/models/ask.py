@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from tutelage.canon import digest_bytes
 from tutelage.errors import BudgetError, Interrupted, PartialError, SignalError, TeacherError, TutelageError
-from tutelage.models.base import AskAgain, Model, Reply
+from tutelage.models.base import AskAgain, Model, Refused, Reply
 from tutelage.models.limits import Budget, Pace, backoff_s
 from tutelage.models.prices import PriceList
 from tutelage.progress import Progress, Stop
@@ -63,9 +63,10 @@ async def ask(asking: Asking, requests: Sequence[Request], concurrency: int, wha
     Raises `TeacherError` (endpoint unreachable or refusing), `BudgetError`, `PartialError` (some unanswered after
     every retry; their names are in the store as failures) or `Interrupted`. In each case what was answered is stored.
     """
-    todo = [request for request in requests if not asking.store.has(request.digest)]
-    asking.reused = len(requests) - len(todo)
-    asking.progress.begin(what, len(requests), asking.reused)
+    distinct = {request.digest: request for request in requests}  # the same question twice is one question
+    todo = [request for address, request in distinct.items() if not asking.store.has(address)]
+    asking.reused = len(distinct) - len(todo)
+    asking.progress.begin(what, len(distinct), asking.reused)
     if todo:
         queue = iter(todo)
         # The first question goes alone: it shows whether the endpoint is there, and fills a prompt cache.
@@ -75,7 +76,7 @@ async def ask(asking: Asking, requests: Sequence[Request], concurrency: int, wha
         await asyncio.gather(*(_worker(asking, queue, asking.attempts) for _ in range(min(concurrency, len(todo)))))
     asking.store.sync()
     asking.progress.end()
-    _raise_outcome(asking, len(requests))
+    _raise_outcome(asking, len(distinct))
 
 
 async def _worker(asking: Asking, queue: Iterator[Request], attempts: int) -> None:
@@ -94,7 +95,7 @@ async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
     jitter = random.Random(f"{asking.seed}:{request.digest}")
     reason = ""
     for attempt in range(1, attempts + 1):
-        await asking.pace.wait()
+        await asking.pace.wait(asking.stop)
         if asking.stop or asking.fatal is not None:
             return
         await _reserve(asking, bound_nusd, bound_tokens)
@@ -105,10 +106,17 @@ async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
             exchange = _exchange(asking, request, reply, attempt, asked_at, round(1000 * (time.monotonic() - began)))
             spent_nusd = exchange.price.cost_nusd
             spent_tokens = exchange.usage.prompt_tokens + exchange.usage.completion_tokens
-            asking.store.put(request, exchange, reply.body)
+            if not reply.answer.usage_reported:  # nobody told what it cost: count what it can have cost
+                spent_nusd, spent_tokens = bound_nusd, bound_tokens
             _require_logprobs(request, exchange)
+            asking.store.put(request, exchange, reply.body)
+        except Refused as refused:
+            reason, attempts = refused.reason, attempt
+            break
         except AskAgain as again:
             reason = again.reason
+            if again.billed:
+                spent_nusd, spent_tokens = bound_nusd, bound_tokens
             wait_s = backoff_s(attempt, again.wait_s, jitter)
             if again.throttled:
                 asking.pace.pause(wait_s)
@@ -145,7 +153,8 @@ async def _reserve(asking: Asking, nusd: int, tokens: int) -> None:
 
 def _require_logprobs(request: Request, exchange: Exchange) -> None:
     """An endpoint that ignores `logprobs` is told of after one question, not after ten thousand."""
-    if request.params.get("logprobs") and not exchange.logprobs:
+    finished = exchange.finish_reason in ("stop", "length")
+    if request.params.get("logprobs") and finished and not exchange.logprobs:
         raise SignalError(
             f"{request.model_asked} at {request.route} answered without the log-probabilities that were asked for",
             fix='set teacher.signal = "text" to learn from the answered words alone',

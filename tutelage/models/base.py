@@ -48,15 +48,27 @@ class Model(Protocol):
     ) -> None: ...
 
     async def complete(self, request: Request) -> Reply:
-        """Raises `AskAgain` when the same request may be sent again, `TeacherError` when not."""
+        """Raises `AskAgain` (may be sent again), `Refused` (this one never) or `TeacherError` (none of them)."""
         ...
 
 
 class AskAgain(Exception):
-    """The endpoint could not answer now; asking again is safe. `wait_s` is its own wish, if it told one."""
+    """The endpoint could not answer now; asking again is safe. `wait_s` is its own wish, if it told one. `billed` says
+    that the attempt may have been charged for: an unusable answer, or none in time."""
 
-    def __init__(self, reason: str, wait_s: float | None = None, *, throttled: bool = False) -> None:
+    def __init__(
+        self, reason: str, wait_s: float | None = None, *, throttled: bool = False, billed: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.wait_s = wait_s
         self.throttled = throttled
+        self.billed = billed
+
+
+class Refused(Exception):
+    """The endpoint will not answer this question, whatever others it answers: too long, or against its policy."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from tutelage.errors import BudgetError
+from tutelage.progress import Stop
 from tutelage.records import NUSD_PER_USD
 
 LONGEST_WAIT_S = 120.0
@@ -47,12 +48,11 @@ class Pace:
         self._gap_s = 60.0 / per_minute if per_minute else 0.0
         self._next_at = 0.0
 
-    async def wait(self) -> None:
-        now = time.monotonic()
-        start = max(now, self._next_at)
-        self._next_at = start + self._gap_s
-        if start > now:
-            await asyncio.sleep(start - now)
+    async def wait(self, stop: Stop) -> None:
+        """Returns when a call may start, or at once when asked to stop."""
+        while not stop and (left := self._next_at - time.monotonic()) > 0:
+            await asyncio.sleep(min(0.2, left))
+        self._next_at = max(self._next_at, time.monotonic()) + self._gap_s
 
     def pause(self, seconds: float) -> None:
         self._next_at = max(self._next_at, time.monotonic() + seconds)

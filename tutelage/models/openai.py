@@ -8,7 +8,7 @@ from typing import Any, Self
 import aiohttp
 
 from tutelage.errors import TeacherError
-from tutelage.models.base import AskAgain, Endpoint, Reply
+from tutelage.models.base import AskAgain, Endpoint, Refused, Reply
 from tutelage.models.limits import retry_after_s
 from tutelage.records import Request
 from tutelage.wire import WireError, parse_chat_response
@@ -56,7 +56,7 @@ class OpenAIModel:
         await self._session.close()
 
     async def complete(self, request: Request) -> Reply:
-        """Raises `AskAgain` (safe to repeat) or `TeacherError` (final: key refused, unknown model, bad request)."""
+        """Raises `AskAgain` (safe to repeat), `Refused` (this question) or `TeacherError` (key refused, unknown model)."""
         assert self._session is not None
         url = f"{self.endpoint.base_url}/chat/completions"
         try:
@@ -64,7 +64,7 @@ class OpenAIModel:
                 body = await _read_limited(response)
                 status, headers = response.status, response.headers
         except TimeoutError as error:
-            raise AskAgain(f"no answer within {self.endpoint.timeout_s:g} s") from error
+            raise AskAgain(f"no answer within {self.endpoint.timeout_s:g} s", billed=True) from error
         except aiohttp.ClientConnectorError as error:
             raise AskAgain(f"cannot connect to {self.endpoint.base_url}: {error.os_error or error}") from error
         except aiohttp.ClientError as error:
@@ -72,12 +72,14 @@ class OpenAIModel:
         if status in _RETRY_STATUS:
             throttled = status in (429, 529)
             raise AskAgain(f"HTTP {status}: {_error_text(body)}", retry_after_s(headers), throttled=throttled)
+        if status in (400, 413, 422):
+            raise Refused(f"HTTP {status}: {_error_text(body)}")
         if status != 200:
             raise _final(status, body, self.endpoint)
         try:
             answer = parse_chat_response(body)
         except WireError as error:
-            raise AskAgain(f"unusable answer: {error.message}") from error
+            raise AskAgain(f"unusable answer: {error.message}", billed=True) from error
         return Reply(answer, body, headers.get("x-request-id", ""))
 
 
@@ -106,7 +108,6 @@ def _final(status: int, body: bytes, endpoint: Endpoint) -> TeacherError:
         401: f"check the key in {endpoint.key_env or 'teacher.api_key_env'}",
         403: "check that this key may use this model",
         404: f"check teacher.url and teacher.model (asked for {endpoint.model!r}); list models with GET /v1/models",
-        413: "shorten the prompt",
     }
     fix = fixes.get(status, "the endpoint refuses this request; see its message")
     return TeacherError(f"{endpoint.base_url} answered HTTP {status}: {_error_text(body)}", fix=fix)

@@ -37,8 +37,8 @@ def price_list(endpoint: Endpoint, stated: PriceTable | None, today: str) -> Pri
             "run file",
             stated.dated,
         )
-    if endpoint.route in ("embedded", "loopback"):
-        return PriceList(0, 0, f"{endpoint.route}: no money is paid", today)
+    if endpoint.route.split(":")[0] in ("embedded", "loopback"):
+        return PriceList(0, 0, f"{endpoint.route.split(':')[0]}: no money is paid", today)
     from genai_prices import Usage as Counted
     from genai_prices import calc_price
 

@@ -31,9 +31,9 @@ def distil(config: RunConfig, run: Run) -> Path:
     claim = session.open()
     gate = check(session)
     data = split(session)
+    student = learning.student(run, config)  # before the teacher is paid: what cannot be trained is told now
     collected = ask(session, data, gate)
     curated = select(session, collected)
-    student = learning.student(run, config)
     trained = learning.train(run, config, curated, student)
     shipped = learning.ship(run, config, gate, trained, student)
     proved = evidence.prove(session, gate, claim, evidence.Inputs(data, curated, shipped, student))
@@ -43,7 +43,8 @@ def distil(config: RunConfig, run: Run) -> Path:
 def check(session: Session) -> Gate:
     """The terms stage: nothing is asked before it permits."""
     gate = check_terms(session.config, today())
-    out = session.folder / "terms" / "verdicts.json"
+    name = f"terms/{today()}-{gate.together.digest.removeprefix('sha256:')[:12]}.json"
+    out = session.folder / name
 
     def work(scratch: Path) -> Facts:
         require_terms(gate, out)
@@ -51,7 +52,7 @@ def check(session: Session) -> Gate:
 
     inputs = {"registry": gate.standing}
     config = {"purpose": session.config.run.purpose, "date": today(), "teacher": gate.teacher.subject}
-    done = session.run.stage("terms", 1, config, inputs, ("terms/verdicts.json",), work)
+    done = session.run.stage("terms", 1, config, inputs, (name,), work)
     for warning in done.facts["warnings"]:
         session.run.progress.say(f"terms: warning: {warning}")
     session.run.progress.say(f"terms: {gate.together.status} for {session.config.run.purpose}")
@@ -88,7 +89,7 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
     teacher, task = session.config.teacher, session.config.task
 
     def work(scratch: Path) -> Facts:
-        meter = Meter(session.folder / "work" / "meters" / "collect.json")
+        meter = Meter(scratch / "meter.json")
         with serve_teacher(session.config, session.folder) as served:
             asking = session.asking(served, gate, Role.TEXT_TARGET if teacher.signal == "text" else Role.SOFT_TARGET)
             began = served.cpu_s() if served.cpu_s else 0.0
@@ -129,7 +130,7 @@ def select(session: Session, collected: Done) -> Done:
 
 
 def _bought(run: Run, rows: list[dict[str, Any]]) -> Facts:
-    exchanges = [run.store.get(row["address"]) for row in rows]
+    exchanges = [run.store.get(address) for address in {row["address"] for row in rows}]
     return {
         "cost_nusd": sum(exchange.price.cost_nusd for exchange in exchanges),
         "prompt_tokens": sum(exchange.usage.prompt_tokens for exchange in exchanges),

@@ -31,11 +31,12 @@ class Gate(NamedTuple):
 
 
 def route_of(config: RunConfig) -> str:
-    """How the teacher is reached: "embedded", "loopback", the provider named in the run file, or the host."""
+    """How the teacher is reached: "embedded", the provider named in the run file (a proxy on loopback may stand before
+    one), "loopback", or the host."""
     if config.teacher.url is None:
         return "embedded"
     host = urlsplit(config.teacher.url).hostname or ""
-    return "loopback" if host in LOOPBACK else config.teacher.provider or host
+    return config.teacher.provider or ("loopback" if host in LOOPBACK else host)
 
 
 def teacher_licence(config: RunConfig) -> str:
@@ -107,7 +108,7 @@ def teacher_name(config: RunConfig) -> str:
 
 
 def require_terms(gate: Gate, out: Path) -> None:
-    """Writes `verdicts.json`, then raises `TermsError` unless everything permits the use."""
+    """Raises `TermsError` unless everything permits the use; then writes the verdicts."""
+    require(gate.together)
     verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base, "together": gate.together}
     write_whole(out, canonical({name: verdict.to_json() for name, verdict in verdicts.items()}) + b"\n")
-    require(gate.together)

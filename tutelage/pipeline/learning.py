@@ -35,9 +35,11 @@ def student(run: Run, config: RunConfig) -> Done:
         from tutelage.train.student import make_student
 
         run.progress.say(f"student: the first {config.student.layers} layers of {base.name}")
-        return make_student(base.fetch(), config.student.layers, config.student.template, run.folder / BEFORE)
+        return make_student(
+            base.fetch(), config.student.layers, config.student.template, config.task.labels, run.folder / BEFORE
+        )
 
-    table = config.student.model_dump(mode="json", exclude={"path"})
+    table = {**config.student.model_dump(mode="json", exclude={"path"}), "labels": list(config.task.labels)}
     return run.stage("student", 1, table, {"base": base.digest}, (BEFORE,), work)
 
 
@@ -46,14 +48,14 @@ def train(run: Run, config: RunConfig, curated: Done, made: Done) -> Done:
     folder = run.folder
 
     def work(scratch: Path) -> Facts:
-        meter = Meter(folder / "work" / "meters" / f"train-{scratch.name}.json")
+        meter = Meter(scratch / "meter.json")
         process = psutil.Process()
         began = sum(process.cpu_times()[:2])
         try:
-            return _train(run, config, scratch, folder / "train") | {"loss_tokens": _loss_tokens(folder)}
+            facts = _train(run, config, scratch, folder / "train")
         finally:
             meter.add(sum(process.cpu_times()[:2]) - began, 1)
-            write_whole(scratch.parent / "meters" / "train.json", meter.path.read_bytes())
+        return facts | {"loss_tokens": _loss_tokens(folder), "cpu_ms": meter.read()[0]}
 
     table = {"train": config.train.model_dump(mode="json", exclude={"checkpoint_every_s"}), "seed": config.run.seed}
     table["task"] = config.task.model_dump(mode="json")
@@ -103,8 +105,8 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         for kind in ("train", "validation")
     )
     scratch.mkdir(parents=True, exist_ok=True)
-    journal = (scratch / "journal.jsonl").open("a", encoding="utf-8")
-    with journal:
+    with (scratch / "journal.jsonl").open("a", encoding="utf-8") as journal:
+        print(file=journal)  # ends a line that a killed run may have left torn
         settings = Loop(
             config.train,
             config.run.seed,
@@ -115,12 +117,11 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
             lambda entry: print(json.dumps(entry), file=journal, flush=True),
         )
         began = time.monotonic()
-        loop(model, data, validation, settings)
+        best = loop(model, data, validation, settings)
     steps = _last_of_each_step(scratch / "journal.jsonl")
     write_whole(out / "metrics.jsonl", b"".join(json.dumps(step).encode() + b"\n" for step in steps))
     write_lines(out / "consumed.jsonl", _consumed(steps, data))
     save_weights(out / "weights.safetensors", model)
-    best = min((step for step in steps if "validation_kl_nats" in step), key=lambda step: step["validation_kl_nats"])
     checkpoint = _checkpoint(run, config, out, steps, best["step"])
     write_whole(out / "checkpoint.json", canonical(checkpoint.to_json()) + b"\n")
     return {
@@ -128,8 +129,8 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         "chosen_step": best["step"],
         "examples": len(data.examples),
         "validation_examples": len(validation.examples),
-        "validation_kl_unats": round(1e6 * best["validation_kl_nats"]),
-        "validation_agreement_ppm": round(1e6 * best["validation_agreement"]),
+        "validation_kl_unats": best["kl_unats"],
+        "validation_agreement_ppm": best["agreement_ppm"],
         "train_ms": round(1000 * (time.monotonic() - began)),
         "checkpoint": checkpoint.digest,
     }

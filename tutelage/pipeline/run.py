@@ -7,7 +7,6 @@ after: inputs, outputs by digest, and facts as integers and strings.
 
 import fcntl
 import functools
-import os
 import secrets
 import shutil
 import time
@@ -82,9 +81,10 @@ class Run:
         return self.folder / "work" / f"{name}-{digest.removeprefix('sha256:')[:12]}"
 
     def opened(self, facts: Facts) -> None:
-        """Records the resolved configuration and the claims before anything is asked; once for each configuration."""
+        """Records the resolved configuration and the claims before anything is asked, unless the last start had the same."""
         digest = digest_of(facts)
-        if not any(entry.kind == "opened" and entry.stage_digest == digest for entry in self.log.statements()):
+        opened = [entry.stage_digest for entry in self.log.statements() if entry.kind == "opened"]
+        if opened[-1:] != [digest]:
             self._append("opened", "run", 1, digest, {}, {}, {}, facts, now_utc())
 
     def stage(
@@ -123,14 +123,16 @@ class Run:
         )
 
     def _finished(self, digest: str) -> Done | None:
-        for entry in self.log.statements():
-            if entry.kind == "statement" and entry.stage_digest == digest:
-                intact = all(
-                    (self.folder / path).is_file() and digest_file(self.folder / path) == known
-                    for path, known in entry.outputs.items()
-                )
-                return Done(digest_of(entry.outputs), entry.facts) if intact else None
+        for entry in reversed(list(self.log.statements())):
+            if entry.kind == "statement" and entry.stage_digest == digest and self._intact(entry.outputs):
+                return Done(digest_of(entry.outputs), entry.facts)
         return None
+
+    def _intact(self, outputs: Mapping[str, str]) -> bool:
+        return all(
+            (self.folder / path).is_file() and digest_file(self.folder / path) == known
+            for path, known in outputs.items()
+        )
 
     def _intended(self, digest: str) -> bool:
         """Whether the last thing recorded of this stage is an intent: then this is the same try, resumed."""
@@ -173,10 +175,13 @@ class Run:
         """The secret under the salts of all commitments of this run; it stays in the private store."""
         path = self.folder / "store" / "run.key"
         if not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(32) + "\n")
-        return bytes.fromhex(path.read_text().strip())
+            write_whole(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
+        key = bytes.fromhex(path.read_text().strip())
+        if len(key) != 32:
+            raise StorageError(
+                f"{path} is no run key of 32 bytes", fix="restore it from a copy; the salts depend on it"
+            )
+        return key
 
 
 @functools.cache

@@ -1,10 +1,10 @@
 """Endpoints of a run: the teacher's, embedded or remote, and the student's, served from its folder."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tutelage.config import RunConfig
 from tutelage.models.base import Endpoint
@@ -30,9 +30,12 @@ def serve_teacher(config: RunConfig, folder: Path) -> Iterator[Served]:
     teacher = config.teacher
     licence = teacher_licence(config)
     if teacher.url is not None:
+        route = route_of(config)
+        if route == "loopback":  # another port is another server: its answers are not this one's
+            route = f"loopback:{urlsplit(teacher.url).port or 80}"
         endpoint = Endpoint(
             teacher.url.rstrip("/"),
-            route_of(config),
+            route,
             teacher.provider or route_of(config),
             teacher.model,
             licence,
@@ -57,15 +60,10 @@ def serve_teacher(config: RunConfig, folder: Path) -> Iterator[Served]:
 
 
 @contextmanager
-def serve_student(student: Path, name: str, weights_digest: str, log: Path) -> Iterator[Served]:
-    """A student folder behind `tutelage serve`, on loopback. Its name carries the weights: new weights are asked anew."""
-    model = f"{name}@{weights_digest.removeprefix('sha256:')[:16]}"
-    # One thread: a small student's matrices are too small to be worth two, and CPU-seconds are what is counted.
+def serve_student(student: Path, name: str, folder_digest: str, weights_digest: str, log: Path) -> Iterator[Served]:
+    """A student folder behind `tutelage serve`, on loopback. Its name carries the folder's digest: new weights, or a new
+    template, are asked anew."""
+    model = f"{name}@{folder_digest.removeprefix('sha256:')[:16]}"
     with ServedProcess("tutelage.serve", [str(student), "--name", model], log) as server:
         endpoint = Endpoint(server.base_url, "embedded", "tutelage", model, "own", weights_digest=weights_digest)
         yield Served(endpoint, server.cpu_s)
-
-
-def key_is_set(config: RunConfig) -> bool:
-    """Whether the teacher needs no key, or has one in the environment."""
-    return config.teacher.api_key_env is None or bool(os.environ.get(config.teacher.api_key_env))

@@ -3,9 +3,9 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tutelage.canon import decimals, digest_of
+from tutelage.canon import digest_bytes
 from tutelage.config import RunConfig
-from tutelage.jsonl import write_pretty
+from tutelage.jsonl import pretty, write_whole
 from tutelage.models.ask import Asking, Terms
 from tutelage.models.limits import Budget, Pace
 from tutelage.models.openai import OpenAIModel
@@ -43,26 +43,27 @@ class Session:
         for table in ("data", "student"):  # a record does not tell where things lie on somebody's disk
             path = resolved[table]["path"]
             resolved[table]["path"] = Path(path).name if path else None
+        file = pretty(resolved)
         self.run.opened(
             {
-                "config": digest_of(decimals(resolved)),
+                "config": digest_bytes(file),
                 "claim": claim.to_json(),
                 "claim_digest": claim.digest,
                 "power_ppm": round(1e6 * power(self.config)),
             }
         )
-        write_pretty(self.folder / "config.json", resolved)
+        write_whole(self.folder / "config.json", file)
         return claim
 
     def asking(self, served: Served, gate: Gate, role: Role) -> Asking:
         """An `ask` on this endpoint, under this run's budget and terms."""
         teacher = self.config.teacher
-        ours = served.endpoint.provider == "tutelage"
+        ours = served.endpoint.provider == "tutelage"  # the student: its answers cost no money and no budget
         return Asking(
             model=OpenAIModel(served.endpoint, connections=64),
             store=self.run.store,
-            terms=Terms(gate.teacher.digest, role),
-            budget=self.budget,
+            terms=Terms("" if ours else gate.standing, role),
+            budget=Budget(0, 2**62) if ours else self.budget,
             prices=price_list(served.endpoint, None if ours else teacher.price, today()),
             progress=self.run.progress,
             stop=self.run.stop,

@@ -15,16 +15,20 @@ from tutelage.meter import Meter
 from tutelage.models.ask import Asking
 from tutelage.models.questions import ask_all, exchange_rows, label_request
 from tutelage.records import Message, Prompt
-from tutelage.stats.labels import balance_offsets, decide
+from tutelage.stats.labels import balance_offsets
 from tutelage.tasks import read_answer
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one model said to each item: label log-probabilities `logp_NL` (nats, not normalised), the label its text
-    says (`literal_N`, −1 for none), tokens a question, and which exchange answers which prompt."""
+    """What one model said to each item.
+
+    Label log-probabilities `logp_NL` (nats, not normalised), whether any label could be read (`read_N`), the label its
+    text says (`literal_N`, −1 for none), tokens a question, and which exchange answers which prompt.
+    """
 
     logp_NL: NDArray[np.float64]
+    read_N: NDArray[np.bool_]
     literal_N: NDArray[np.int64]
     tokens_per_question: float
     rows: tuple[dict[str, str], ...]
@@ -61,6 +65,7 @@ def observe(
     tokens = sum(exchange.usage.prompt_tokens + exchange.usage.completion_tokens for exchange in exchanges)
     return Answers(
         np.array([reading.logp_L for reading in readings]),
+        np.array([reading.mass > 0 for reading in readings]),
         np.array([reading.literal for reading in readings]),
         tokens / len(exchanges),
         tuple(exchange_rows(asking, prompts, requests)),
@@ -74,7 +79,3 @@ def fix_offsets(task: TaskTable, logp_NL: NDArray[np.float64]) -> NDArray[np.flo
     if task.decision == "argmax" or (relative_NL == relative_NL[0]).all():
         return np.zeros(len(task.labels))
     return balance_offsets(logp_NL, np.array(task.declared_shares))
-
-
-def decisions(answers: Answers, offsets_L: NDArray[np.float64]) -> NDArray[np.int64]:
-    return decide(answers.logp_NL, offsets_L)

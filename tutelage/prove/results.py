@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tutelage.errors import DataError
 from tutelage.prove.claims import verdict
+from tutelage.prove.observe import Answers
 from tutelage.records import Prompt
 from tutelage.stats.calibration import expected_calibration_error, reliability
 from tutelage.stats.interval import bootstrap_of_means, wilson
@@ -19,6 +20,7 @@ from tutelage.stats.labels import decide, kl_rows, log_softmax
 from tutelage.stats.paired import PairedTable, tango
 
 RESAMPLES = 10_000
+UNREAD = "(none of the labels)"
 SHOWN_DISAGREEMENTS = 24
 
 
@@ -36,11 +38,15 @@ class System:
 
 
 def system(
-    role: str, label: str, logp_NL: NDArray[np.float64], offsets_L: NDArray[np.float64],
-    literal_N: NDArray[np.int64] | None, cpu_s: float | None,
+    role: str, label: str, answers: Answers, offsets_L: NDArray[np.float64], cpu_s: float | None, *,
+    unread_is_wrong: bool = True,
 ) -> System:  # fmt: skip
-    """A system that gives label probabilities, under the common decision rule."""
-    return System(role, label, logp_NL + offsets_L, decide(logp_NL, offsets_L), literal_N, cpu_s)
+    """A system that gives label probabilities, under the common decision rule. An answer in which no label could be read
+    decides nothing (−1) and is wrong."""
+    decided_N = decide(answers.logp_NL, offsets_L)
+    if unread_is_wrong:
+        decided_N = np.where(answers.read_N, decided_N, -1)
+    return System(role, label, answers.logp_NL + offsets_L, decided_N, answers.literal_N, cpu_s)
 
 
 def describe(one: System, teacher: System, gold_N: NDArray[np.int64], level: float) -> dict[str, Any]:
@@ -122,16 +128,17 @@ def disagreements(
     """Items where teacher and student differ, the most confident student first."""
     assert teacher.logp_NL is not None
     assert student.logp_NL is not None
-    p_teacher, p_student = (np.exp(log_softmax(one.logp_NL)) for one in (teacher, student))
-    rows = np.flatnonzero(teacher.decided_N != student.decided_N)
+    p_teacher, p_student = np.exp(log_softmax(teacher.logp_NL)), np.exp(log_softmax(student.logp_NL))
+    named = [*labels, UNREAD]
+    rows = [int(at) for at in np.flatnonzero(teacher.decided_N != student.decided_N)]
     rows = sorted(rows, key=lambda at: (-p_student[at].max(), at))[:SHOWN_DISAGREEMENTS]
     return [
         {
             "prompt_id": prompts[at].prompt_id,
             "text": prompts[at].text,
             "gold": labels[gold_N[at]],
-            "teacher": labels[teacher.decided_N[at]],
-            "student": labels[student.decided_N[at]],
+            "teacher": named[teacher.decided_N[at]],
+            "student": named[student.decided_N[at]],
             "teacher_probability": float(p_teacher[at].max()),
             "student_probability": float(p_student[at].max()),
         }

@@ -4,7 +4,6 @@ It remembers how far each segment was read, so opening a store reads only what w
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,12 +91,6 @@ class Index:
             "SELECT digest, segment, offset FROM exchange WHERE address = ?", (address,)
         ).fetchone()
         return Place(*row) if row else None
-
-    def known(self, addresses: Iterable[str]) -> Iterator[str]:
-        """Those of the addresses that have an answer."""
-        for address in addresses:
-            if self._database.execute("SELECT 1 FROM exchange WHERE address = ?", (address,)).fetchone():
-                yield address
 
     def close(self) -> None:
         self._database.close()

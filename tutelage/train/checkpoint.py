@@ -13,14 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.canon import canonical, digest_file
 from tutelage.errors import StorageError
+from tutelage.jsonl import writing
 
 
 class Progress(NamedTuple):
     """Where training stands; everything a resumed run needs besides tensors."""
 
     step: int
-    epoch: int
-    batch: int
     averaged: int  # how many steps the weight average holds
     best: dict[str, Any]  # metrics of the best validated weights so far; {} when none
 
@@ -42,16 +41,11 @@ def save(
     tensors["rng"] = torch.get_rng_state()
     scratch = folder.with_name(folder.name + ".new")
     shutil.rmtree(scratch, ignore_errors=True)
-    try:
+    with writing(folder):
         scratch.mkdir(parents=True)
         save_file({name: value.contiguous() for name, value in tensors.items()}, scratch / "state.safetensors")
         record = {**progress._asdict(), "state": digest_file(scratch / "state.safetensors")}
         (scratch / "progress.json").write_bytes(canonical(record))
-    except (OSError, RuntimeError) as error:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise StorageError(
-            f"cannot write the checkpoint {folder}: {error}", fix="free disk space and run again"
-        ) from None
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -90,10 +84,11 @@ def load(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> tuple[Pr
 
 
 def save_weights(path: Path, model: Any) -> None:
-    """The trainable weights alone."""
+    """The trainable weights alone. Raises `StorageError` when the disk is full."""
     scratch = path.with_name(path.name + ".new")
-    save_file({name: parameter.detach().contiguous() for name, parameter in trainable(model).items()}, scratch)
-    scratch.replace(path)
+    with writing(path):
+        save_file({name: parameter.detach().contiguous() for name, parameter in trainable(model).items()}, scratch)
+        scratch.replace(path)
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:

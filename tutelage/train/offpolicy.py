@@ -76,8 +76,9 @@ def plan_steps(num_examples: int, table: TrainTable) -> tuple[int, int]:
     return per_epoch, max(1, round(table.epochs * per_epoch))
 
 
-def train(model: Any, data: Data, validation: Data, loop: Loop) -> None:
-    """Trains in place; on return the model holds the best validated weights. Raises `Interrupted` after saving.
+def train(model: Any, data: Data, validation: Data, loop: Loop) -> dict[str, Any]:
+    """Trains in place; on return the model holds the best validated weights, whose step and metrics are returned.
+    Raises `Interrupted` after saving.
 
     The weights validated and kept are the running mean over the last `average_last` of the steps (stochastic weight
     averaging, Izmailov et al. 2018), or the plain weights before that.
@@ -92,7 +93,7 @@ def train(model: Any, data: Data, validation: Data, loop: Loop) -> None:
     per_epoch, steps = plan_steps(len(data.examples), table)
     validate_every = max(1, per_epoch // table.validate_per_epoch)
     restored = checkpoint.load(loop.work / "last", model, optimizer)
-    state, average = restored or (Progress(0, 0, 0, 0, {}), {})
+    state, average = restored or (Progress(0, 0, {}), {})
     lengths = [len(example.prompt_ids) + len(example.answer_ids) for example in data.examples]
     loop.progress.begin("training, steps", steps, state.step)
     saved_at = time.monotonic()
@@ -119,13 +120,14 @@ def train(model: Any, data: Data, validation: Data, loop: Loop) -> None:
         loop.log(metrics)
         loop.progress.advance(step, tokens=int(batch.mask_BT.sum()), note=f"loss {metrics['loss_nats']:.3f} nats")
         if loop.stop or time.monotonic() - saved_at > table.checkpoint_every_s:
-            now = Progress(step, step // per_epoch, step % per_epoch, averaged, best)
+            now = Progress(step, averaged, best)
             checkpoint.save(loop.work / "last", model, optimizer, average, now)
             saved_at = time.monotonic()
         if loop.stop and step < steps:
             raise Interrupted
     loop.progress.end()
     _put(model, checkpoint.load_weights(loop.work / "best.safetensors"))
+    return best
 
 
 def _metrics(step: int, result: Any, batch: Any, rate: float) -> dict[str, Any]:

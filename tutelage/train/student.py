@@ -2,30 +2,33 @@
 
 import contextlib
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tutelage.errors import ConfigError
+from tutelage.jsonl import writing
 
 # Text and end of turn for every message, in turns that need no names: a label question costs two tokens of frame.
 # The first token stays the base's start token, which its attention is used to finding there.
 TEMPLATE = "{{ start }}{% for message in messages %}{{ message['content'] + end }}{% endfor %}"
 
 
-def make_student(source: Path, layers: int, template: str | None, out: Path) -> dict[str, Any]:
+def make_student(source: Path, layers: int, template: str | None, labels: Sequence[str], out: Path) -> dict[str, Any]:
     """Writes a Hugging Face folder (safetensors float32) with the first `layers` decoder layers; returns facts.
 
     `source` is a GGUF file, which is de-quantised, or a Hugging Face folder. Layers are dropped from the end: the first
-    ones keep reading what they were trained to read. Raises `ConfigError` when the base has fewer layers.
+    ones keep reading what they were trained to read. Raises `ConfigError` when the base has fewer layers, when two of the
+    labels begin with the same token, or when its parts are not laid out as we know them.
     """
     with _quiet_transformers():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-        folder, chosen = source, {}
+        folder, chosen = source, dict[str, Any]()
         if source.is_file():
-            folder, chosen = source.parent, {"gguf_file": source.name}
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, **chosen)
+            folder, chosen = source.parent, dict[str, Any](gguf_file=source.name)
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, **chosen)
         if chosen:
             chosen["quantization_config"] = GgufConfig(dequantize=True)
         base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **chosen)
@@ -34,7 +37,7 @@ def make_student(source: Path, layers: int, template: str | None, out: Path) -> 
             raise ConfigError(
                 f"student.layers = {layers}, but {source.name} has {base_layers}", fix=f"choose at most {base_layers}"
             )
-        settings = {**base.config.to_dict(), "num_hidden_layers": layers}
+        settings: dict[str, Any] = {**base.config.to_dict(), "num_hidden_layers": layers}
         if settings.get("layer_types"):
             settings["layer_types"] = settings["layer_types"][:layers]
         config = type(base.config).from_dict(settings)
@@ -44,17 +47,37 @@ def make_student(source: Path, layers: int, template: str | None, out: Path) -> 
         names = set(student.state_dict())
         student.load_state_dict({name: value for name, value in base.state_dict().items() if name in names})
         student.generation_config = base.generation_config
+        _require_known_layout(student, tokenizer, labels)
         tokenizer.chat_template = template or _own_template(tokenizer)
         base_parameters = sum(parameter.numel() for parameter in base.parameters())
         shutil.rmtree(out, ignore_errors=True)
-        student.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+        with writing(out):
+            student.save_pretrained(out)
+            tokenizer.save_pretrained(out)
     return {
         "base_layers": base_layers,
         "layers": layers,
         "base_parameters": base_parameters,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
     }
+
+
+def _require_known_layout(student: Any, tokenizer: Any, labels: Sequence[str]) -> None:
+    if not hasattr(student, "model") or not hasattr(student, "lm_head") or tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"{type(student).__name__} is no decoder with a body, a head and an end token",
+            fix="start from a Llama-like causal language model",
+        )
+    firsts = [tokenizer(label, add_special_tokens=False)["input_ids"][:1] for label in labels]
+    for at, first in enumerate(firsts):
+        if not first or first in firsts[:at]:
+            other = labels[firsts.index(first)]
+            raise ConfigError(
+                f"labels {other!r} and {labels[at]!r} begin with the same token for this student",
+                fix="rename the labels so that their first tokens differ",
+            )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, never by id
 
 
 def _own_template(tokenizer: Any) -> str:
