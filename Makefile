@@ -11,7 +11,8 @@ demo: $(VENV)/.demo
 	$(BIN)/tutelage demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not real and not slow and not gpu and not paid"
+	$(BIN)/python -m pytest -m real
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyrefly check

@@ -34,6 +34,14 @@ def test_defaults_are_the_recipe_and_a_budget_exists() -> None:
         ("task.labels", ["a"], "at least 2"),
         ("task.labels", ["a", "a"], "repeat"),
         ("task.labels", [str(n) for n in range(21)], "at most 20"),
+        ("task.labels", ["", "a"], "empty"),
+        ("task.labels", [" yes", "no"], "white space"),
+        ("task.labels", ["Yes", "yes"], "repeat"),
+        ("task.labels", ["no", "none"], "begins label"),
+        ("data.gold_labels", {"no": "< x", "yes": "> 0"}, "no number"),
+        ("data.gold_labels", {"no": "about 3", "yes": "> 0"}, "no rule"),
+        ("teacher.url", "http://me:secret@host/v1", "api_key_env"),
+        ("train.epochs", float("inf"), "finite"),
         ("task.question", "no place", "{text}"),
         ("task.examples", [{"text": "t", "label": "maybe"}], "maybe"),
         ("task.shares", [0.5, 0.6], "sum to 1"),
@@ -77,6 +85,18 @@ def test_every_problem_is_told_at_once() -> None:
         validate({**changed("train.epochs", -1), "claim": {"margin": 2}}, "here")
     assert "train.epochs" in caught.value.message
     assert "claim.margin" in caught.value.message
+
+
+def test_gold_rules_cover_every_label() -> None:
+    with pytest.raises(ConfigError, match="one rule for each"):
+        validate(changed("data.gold_labels", {"yes": "> 0"}), "here")
+
+
+def test_labels_that_share_a_first_word_cannot_be_told_apart_by_one_token() -> None:
+    raw = changed("task.labels", ["very good", "very bad"])
+    with pytest.raises(ConfigError, match="first word"):
+        validate(raw, "here")
+    validate({**raw, "teacher": {**GOOD["teacher"], "signal": "text"}}, "here")
 
 
 def test_balanced_decisions_need_probabilities() -> None:

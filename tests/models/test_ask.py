@@ -156,7 +156,7 @@ def test_unreachable_is_told_quickly(tmp_path: Path) -> None:
         run(make(teacher, store), questions(teacher, 5))
 
 
-@pytest.mark.parametrize(("status", "hint"), [(401, "key"), (404, "teacher.model"), (400, "refuses")])
+@pytest.mark.parametrize(("status", "hint"), [(401, "key"), (404, "teacher.model"), (400, "takes such questions")])
 def test_final_refusals_are_one_error_not_many(tmp_path: Path, status: int, hint: str) -> None:
     teacher = Teacher()
     teacher.fault = lambda number, request: problem(status)
@@ -198,12 +198,38 @@ def test_unanswered_questions_are_named_and_asked_again(tmp_path: Path) -> None:
         assert teacher.asked == 10
 
 
+def test_a_question_that_is_refused_is_not_asked_again_and_stops_nobody(tmp_path: Path) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(413) if number == 4 else None
+    with serving(teacher), Store(tmp_path) as store:
+        with pytest.raises(PartialError, match=r"1 of 12.*HTTP 413"):
+            run(make(teacher, store), questions(teacher, 12))
+        assert teacher.asked == 12
+
+
+def test_the_same_question_twice_is_paid_once(tmp_path: Path) -> None:
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        run(make(teacher, store), questions(teacher, 5) * 3)
+        assert teacher.asked == 5
+
+
+def test_what_may_have_been_billed_counts_against_the_budget(tmp_path: Path) -> None:
+    """An unusable answer, and one that does not say what it cost, are counted at their bound."""
+    teacher = Teacher()
+    teacher.fault = lambda number, request: web.json_response({"choices": []}) if number == 2 else None
+    with serving(teacher), Store(tmp_path) as store:
+        budget = Budget(0, 10**6)
+        run(make(teacher, store, budget=budget), questions(teacher, 3), concurrency=1)
+        assert budget.spent_tokens > 3 * 8 + 30
+        assert budget.reserved_tokens == 0
+
+
 def test_missing_logprobs_stop_the_run_at_once(tmp_path: Path) -> None:
     with serving(Teacher(logprobs=False)) as teacher, Store(tmp_path) as store:
         with pytest.raises(SignalError, match="without the log-probabilities"):
             run(make(teacher, store), questions(teacher, 50))
         assert teacher.asked == 1
-        assert store.has(questions(teacher, 1)[0].digest), "what was paid for is kept"
+        assert not store.has(questions(teacher, 1)[0].digest), "it is no answer to what was asked"
 
 
 def test_budget_is_never_passed(tmp_path: Path) -> None:

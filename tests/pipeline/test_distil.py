@@ -63,6 +63,26 @@ def test_only_the_stages_that_a_change_touches_run_again(copied: Made) -> None:
     assert not verify(copied.folder).findings
 
 
+def test_going_back_to_an_earlier_configuration_is_done_once(copied: Made) -> None:
+    for epochs in (1, 6, 6):
+        do(copied.run_file, copied.folder, **{"train.epochs": epochs})
+    stages = [entry.stage for entry in Log(copied.folder / "provenance").statements() if entry.kind == "statement"]
+    assert stages.count("train") == 3, "the first, the other, and the first again; the second time it is found"
+    assert not verify(copied.folder).findings
+
+
+def test_a_page_that_was_deleted_is_made_again(copied: Made) -> None:
+    (copied.folder / "report.html").unlink()
+    do(copied.run_file, copied.folder)
+    assert (copied.folder / "report.html").exists()
+
+
+def test_another_server_on_another_port_is_another_teacher(copied: Made) -> None:
+    with serving(Teacher()) as other:
+        do(copied.run_file, copied.folder, **{"teacher.url": other.base_url})
+        assert other.asked == 180
+
+
 def test_the_claim_and_the_selection_come_before_what_they_bind(finished: Made) -> None:
     entries = [(entry.kind, entry.stage) for entry in Log(finished.folder / "provenance").statements()]
     assert entries[0] == ("opened", "run")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.conftest import Made
+from tests.pipeline.conftest import Made, do
 from tutelage.canon import canonical, digest_bytes
 from tutelage.ledger import verify as verifier
 from tutelage.ledger.verify import verify
 
-NOT_COVERED = ("index.sqlite", "report.html", "run.toml", "environment.json", ".lock", "/logs/", "/work/")
+NOT_COVERED = ("verify.py", "index.sqlite", "report.html", "run.toml", "environment.json", ".lock", "/logs/", "/work/")
 
 
 def covered_files(run: Path) -> list[Path]:
@@ -46,7 +46,7 @@ def test_every_kind_of_file_is_covered(finished: Made) -> None:
         "evidence.json", "config.json", "student/model.safetensors", "student/README.md", "before/model.safetensors",
         "train/weights.safetensors", "train/consumed.jsonl", "curate/selection.json", "collect/exchanges.jsonl",
         "prove/scores.jsonl", "provenance/log.jsonl", "provenance/checkpoint", "provenance/sources.json", "store/000001.seg",
-        "store/run.key", "data/gold.json", "terms/verdicts.json",
+        "store/run.key", "data/gold.json",
     }  # fmt: skip
 
 
@@ -106,6 +106,27 @@ def test_a_forged_source_table_does_not_match_the_steps(copied: Made) -> None:
     value["sources"][0]["teacher"] = "somebody-else"
     path.write_bytes(canonical(value) + b"\n")
     assert any("the steps taken say" in finding.what for finding in verify(copied.folder).findings)
+
+
+def test_an_added_file_is_noticed(copied: Made) -> None:
+    (copied.folder / "student" / "adapter_config.json").write_text("{}")
+    assert [finding.where for finding in verify(copied.folder).findings] == ["student/adapter_config.json"]
+
+
+def test_evidence_of_another_student_is_noticed(copied: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between shipping a new student and proving it: what is proven is not what would be served."""
+    from tutelage.pipeline import evidence
+
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evidence, "_teacher", killed)
+    with pytest.raises(KeyboardInterrupt):
+        do(copied.run_file, copied.folder, **{"train.epochs": 2})
+    assert any("rests on another student" in finding.what for finding in verify(copied.folder).findings)
+    monkeypatch.undo()
+    do(copied.run_file, copied.folder, **{"train.epochs": 2})
+    assert not verify(copied.folder).findings
 
 
 def test_a_missing_file_and_hostile_content_are_findings_not_crashes(copied: Made) -> None:

@@ -213,7 +213,7 @@ def _unreachable(asking: Asking) -> TeacherError:
     last = asking.failures[-1] if asking.failures else None
     return TeacherError(
         f"{asking.model.endpoint.base_url} does not answer: {last.reason if last else 'no reason given'}",
-        fix="check that the server runs and that teacher.url is right; answered questions are kept",
+        fix="check that the server runs, that teacher.url is right and that it takes such questions; answers are kept",
     )
 
 
