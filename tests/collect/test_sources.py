@@ -92,7 +92,7 @@ def test_gold_labels(raw: str, rules: dict | None, label: str | None) -> None:
 
 
 def test_wrong_gold_rule_is_refused() -> None:
-    with pytest.raises(DataError, match="about 3"):
+    with pytest.raises(ValueError, match="about 3"):
         gold_label("3", LABELS, {"positive": "about 3"})
 
 

@@ -19,7 +19,7 @@ NOT_COVERED = ("verify.py", "index.sqlite", "report.html", "run.toml", "environm
 
 def covered_files(run: Path) -> list[Path]:
     files = [path for path in run.rglob("*") if path.is_file()]
-    return [path for path in files if not any(part in str(path) for part in NOT_COVERED)]
+    return [path for path in files if path.stat().st_size and not any(part in str(path) for part in NOT_COVERED)]
 
 
 def test_a_finished_run_verifies(finished: Made) -> None:

@@ -54,7 +54,13 @@ def data(count: int, seed: int = 0, *, soft: bool = True) -> Data:
 
 
 def loop(work: Path, stop: Stop | None = None, log: list | None = None, **changes: Any) -> Loop:
-    settings: dict = {"epochs": 3.0, "batch_size": 8, "learning_rate": 1e-2, "checkpoint_every_s": 1e-9} | changes
+    settings: dict = {
+        "epochs": 3.0,
+        "batch_size": 8,
+        "learning_rate": 1e-2,
+        "checkpoint_every_s": 1e-9,
+        "precision": "float32",
+    } | changes
     taken = log if log is not None else []
     return Loop(TrainTable(**settings), 5, 0, work, Quiet(), Stop() if stop is None else stop, taken.append)
 

@@ -129,9 +129,9 @@ def sentence(claim: Mapping[str, Any]) -> str:
 
 def price(cost: Mapping[str, Any]) -> str:
     """The price in one phrase, honest when the student is not the cheaper one."""
-    if cost["cpu_ratio"] is None:
-        student = "not measured" if cost["student_cpu_s_per_query"] is None else number(cost["student_cpu_s_per_query"])
-        return f"student {student} CPU-seconds per query; the teacher runs on a machine we cannot measure"
+    if None in (cost["cpu_ratio"], cost["student_cpu_s_per_query"], cost["teacher_cpu_s_per_query"]):
+        student, teacher = (cpu_seconds(cost[f"{role}_cpu_s_per_query"]) for role in ("student", "teacher"))
+        return f"CPU-seconds per query: student {student}, teacher {teacher}"
     pair = (
         f"{number(cost['student_cpu_s_per_query'])} against {number(cost['teacher_cpu_s_per_query'])} CPU-seconds "
         "per query"
