@@ -14,7 +14,16 @@ from tutelage.canon import canonical, digest_bytes
 from tutelage.ledger import verify as verifier
 from tutelage.ledger.verify import verify
 
-NOT_COVERED = ("verify.py", "index.sqlite", "report.html", "run.toml", "environment.json", ".lock", "run/logs", "run/work")
+NOT_COVERED = (
+    "verify.py",
+    "index.sqlite",
+    "report.html",
+    "run.toml",
+    "environment.json",
+    ".lock",
+    "run/logs",
+    "run/work",
+)
 
 
 def covered_files(run: Path) -> list[Path]:

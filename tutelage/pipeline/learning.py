@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from tutelage.canon import canonical, digest_file, digest_of
+from tutelage.canon import canonical, decimals, digest_file, digest_of
 from tutelage.config import RunConfig
 from tutelage.jsonl import read_lines, write_lines, write_whole
 from tutelage.ledger import verify
@@ -173,7 +173,7 @@ def _checkpoint(run: Run, config: RunConfig, out: Path, steps: list[dict[str, An
     return Checkpoint(
         weights=digest_file(out / "weights.safetensors"),
         parent=parent,
-        config=digest_of({"train": str(config.train.model_dump(mode="json")), "seed": config.run.seed}),
+        config=digest_of(decimals({"train": config.train.model_dump(mode="json"), "seed": config.run.seed})),
         optimizer="",
         rng="",
         step=chosen,
