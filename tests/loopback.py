@@ -28,6 +28,7 @@ class Teacher:
         self.fault: Fault = lambda number, request: None
         self.asked = 0
         self.answered: Counter[str] = Counter()
+        self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.delay_s = 0.0
         self.base_url = ""
@@ -44,24 +45,30 @@ class Teacher:
         if (fault := self.fault(self.asked, request)) is not None:
             return await fault if asyncio.iscoroutine(fault) else fault
         await asyncio.sleep(self.delay_s)
-        text = body["messages"][-1]["content"]
+        chat = "messages" in body
+        text = body["messages"][-1]["content"] if chat else body["prompt"].rsplit("\n\n", 1)[-1]
+        wanted = body.get("top_logprobs", 0) if chat else body.get("logprobs", 0)
+        self.bodies.append(body)
         self.answered[text] += 1
         scores = self.scores(text)
         ranked = sorted(scores, key=lambda label: -scores[label])
         candidates = [
-            {"token": label, "bytes": list(label.encode()), "logprob": scores[label]}
-            for label in ranked[: body.get("top_logprobs", 0)]
+            {"token": label, "bytes": list(label.encode()), "logprob": scores[label]} for label in ranked[:wanted]
         ]
-        choice: dict[str, Any] = {
-            "index": 0,
-            "message": {"role": "assistant", "content": ranked[0]},
-            "finish_reason": "stop",
-        }
-        if self.logprobs and body.get("logprobs"):
+        said = {"message": {"role": "assistant", "content": ranked[0]}} if chat else {"text": " " + ranked[0]}
+        choice: dict[str, Any] = {"index": 0, **said, "finish_reason": "stop"}
+        if self.logprobs and not chat and wanted:
+            choice["logprobs"] = {
+                "tokens": [" " + ranked[0]],
+                "token_logprobs": [scores[ranked[0]]],
+                "top_logprobs": [{" " + label: scores[label] for label in ranked[:wanted]}],
+                "text_offset": [0],
+            }
+        elif self.logprobs and wanted:
             choice["logprobs"] = {"content": [{**candidates[0], "top_logprobs": candidates}]}
         answer = {
             "id": f"chatcmpl-{self.asked}",
-            "object": "chat.completion",
+            "object": "chat.completion" if chat else "text_completion",
             "created": 1,
             "model": body["model"],
             "choices": [choice],
@@ -79,6 +86,7 @@ def serving(teacher: Teacher) -> Iterator[Teacher]:
     async def start() -> web.AppRunner:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", teacher.handle)
+        app.router.add_post("/v1/completions", teacher.handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -4,10 +4,20 @@ import math
 import pytest
 
 from tests.test_records import exchange
-from tutelage.config import TaskTable
+from tutelage.config import TaskTable, TeacherTable
 from tutelage.errors import SignalError
-from tutelage.records import Exchange, Message, Position, TokenLogprob
-from tutelage.tasks import FLOOR_NATS, literal_label, read_answer, read_label, student_messages, teacher_messages
+from tutelage.models.questions import label_params
+from tutelage.records import RAW, Exchange, Message, Position, TokenLogprob
+from tutelage.signals import label_distribution
+from tutelage.tasks import (
+    FLOOR_NATS,
+    label_logprobs,
+    literal_label,
+    read_answer,
+    read_label,
+    student_messages,
+    teacher_messages,
+)
 
 TASK = TaskTable(
     labels=("negative", "positive", "neutral"),
@@ -41,6 +51,32 @@ def test_labels_are_read_from_the_longest_token_that_begins_them_alone() -> None
     assert found.logp_L[2] == FLOOR_NATS
     assert found.mass == pytest.approx(0.75, abs=1e-5)
     assert found.literal == 1
+
+
+def test_a_label_with_and_without_its_space_counts_twice_everywhere() -> None:
+    position = said("good", (b" good", 0.5), (b"good", 0.1), (b"go", 0.1), (b" bad", 0.2)).logprobs[0]
+    assert [round(math.exp(value), 3) for value in label_logprobs(("bad", "good"), position)] == [0.2, 0.6]
+    found = label_distribution(position, ("bad", "good"), (7, 8), {b"go": 3})
+    assert {token: round(math.exp(value), 3) for token, value in found.items()} == {8: 0.6, 7: 0.2, 3: 0.1}
+
+
+def test_a_completion_ends_where_the_label_goes() -> None:
+    task = TASK.model_copy(
+        update={"completion": "Q: {text}\nA: {label}\n---\n", "instruction": "Judge.", "question": "{text}"}
+    )
+    assert teacher_messages(task, "x {label} {text}") == (
+        Message(RAW, "Judge.\n\nQ: fine\nA: positive\n---\nQ: x {label} {text}\nA:"),
+    )
+    assert student_messages(task, "x") == (Message("user", "x"),)
+    assert label_params(TeacherTable(url="http://a/v1", signal="text"), task)["stop"] == ["\n"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["{text}", "{label} {text}", "{text} {label} {label}", "{text}{label}{text}", "{label}"]
+)
+def test_a_completion_needs_its_text_and_then_its_label(wrong: str) -> None:
+    with pytest.raises(ValueError, match="must contain"):
+        TaskTable(labels=("a", "b"), completion=wrong)
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,10 @@ from hypothesis import strategies as st
 
 from tutelage.canon import canonical
 from tutelage.records import Message, Position, TokenLogprob, Usage
-from tutelage.wire import (
-    DONE,
-    ResponseHead,
-    WireError,
-    chat_chunk,
-    chat_response,
-    error_body,
-    models_body,
-    parse_chat_request,
-    parse_chat_response,
-    usage_chunk,
-)
+from tutelage.wire.answers import parse_chat_response, parse_completion
+from tutelage.wire.bodies import DONE, ResponseHead, chat_chunk, chat_response, error_body, models_body, usage_chunk
+from tutelage.wire.requests import parse_chat_request
+from tutelage.wire.values import WireError
 
 HEAD = ResponseHead("chatcmpl-1", 1_700_000_000, "student", "fp_1")
 
@@ -70,6 +62,30 @@ def test_other_providers_spellings():
     parsed = parse_chat_response(json.dumps(body).encode())
     assert (parsed.text, parsed.reasoning, parsed.usage) == ("", "hm", Usage(3, 2, 1))
     assert parsed.tool_calls == ({"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}},)
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"tokens": [" good"], "token_logprobs": [-0.5], "top_logprobs": [{" good": -0.5, " bad": -1.0}]},
+        {"content": [{"token": " good", "logprob": -0.5, "top_logprobs": [
+            {"token": " good", "logprob": -0.5}, {"token": " bad", "bytes": [32, 98, 97, 100], "logprob": -1.0}]}]},
+    ],
+)  # fmt: skip
+def test_completions_in_both_forms_of_log_probabilities(logprobs):
+    choice = {"text": " good", "index": 0, "finish_reason": "length", "logprobs": logprobs}
+    usage = {"prompt_tokens": 9, "completion_tokens": 1}
+    found = parse_completion(json.dumps({"model": "m", "choices": [choice], "usage": usage}).encode())
+    assert (found.text, found.finish_reason, found.usage) == (" good", "length", Usage(9, 0, 1))
+    assert [(top.token_bytes, top.logprob_unats) for top in found.positions[0].top] == [
+        (b" good", -500_000), (b" bad", -1_000_000),
+    ]  # fmt: skip
+
+
+def test_ragged_lists_of_log_probabilities_are_named():
+    logprobs = {"tokens": ["a", "b"], "token_logprobs": [-1.0], "top_logprobs": None}
+    with pytest.raises(WireError, match="2 tokens, 1 of their"):
+        parse_completion(json.dumps({"choices": [{"text": "a", "logprobs": logprobs}]}).encode())
 
 
 def test_missing_usage_is_said():
@@ -209,9 +225,9 @@ def mutated(names: tuple[str, ...]) -> st.SearchStrategy:
 
 ENTRY = mutated(("token", "logprob", "bytes", "id", "top_logprobs"))
 MESSAGE = mutated(("content", "reasoning", "tool_calls", "role"))
-CHOICE = st.fixed_dictionaries(
-    {"message": MESSAGE | JSON, "logprobs": st.fixed_dictionaries({"content": st.lists(ENTRY, max_size=2) | JSON})}
-)
+LISTS = mutated(("tokens", "token_logprobs", "top_logprobs"))
+LOGPROBS = st.fixed_dictionaries({"content": st.lists(ENTRY, max_size=2) | JSON}) | LISTS
+CHOICE = st.fixed_dictionaries({"message": MESSAGE | JSON, "text": JSON, "logprobs": LOGPROBS})
 RESPONSE = st.fixed_dictionaries(
     {"choices": st.lists(CHOICE | JSON, max_size=2)},
     optional={"usage": mutated(("prompt_tokens", "completion_tokens", "prompt_tokens_details")) | JSON, "model": JSON},
@@ -221,11 +237,11 @@ REQUEST = st.tuples(mutated(FIELDS), st.lists(mutated(("role", "content")) | JSO
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=60) | JSON | RESPONSE)
-def test_only_wire_errors_leave_parse_chat_response(value):
+@given(st.binary(max_size=60) | JSON | RESPONSE, st.sampled_from([parse_chat_response, parse_completion]))
+def test_only_wire_errors_leave_the_readers_of_answers(value, parse):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     try:
-        parsed = parse_chat_response(body)
+        parsed = parse(body)
     except WireError:
         return
     canonical([position.to_json() for position in parsed.positions])

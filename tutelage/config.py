@@ -39,9 +39,12 @@ class Shot(Table):
 class TaskTable(Table):
     kind: Literal["labels"] = "labels"
     labels: tuple[str, ...] = Field(min_length=2, max_length=20)
-    instruction: str  # the teacher's system message; never part of the student's prompt
+    instruction: str = ""  # the teacher's system message; never part of the student's prompt
     question: str = "{text}"  # the user message, for teacher and student alike
     examples: tuple[Shot, ...] = ()
+    # For a teacher that continues text (the completions API) instead of chatting: how one example looks, with {text} and
+    # {label}. The prompt is every example in this form, then the question up to its label.
+    completion: str | None = None
     decision: Literal["argmax", "balanced"] = "argmax"
     shares: tuple[Share, ...] | None = None  # declared label shares for decision = "balanced"; default: equal
 
@@ -60,6 +63,10 @@ class TaskTable(Table):
                 )
         if "{text}" not in self.question:
             raise ValueError(f"question {self.question!r} does not contain {{text}}")
+        if self.completion is not None and not _is_pattern(self.completion):
+            raise ValueError(
+                f"completion {self.completion!r} must contain {{text}} once and {{label}} once, in this order"
+            )
         for shot in self.examples:
             if shot.label not in self.labels:
                 raise ValueError(f"example {shot.text[:40]!r} has label {shot.label!r}, not one of {list(self.labels)}")
@@ -71,6 +78,11 @@ class TaskTable(Table):
     def declared_shares(self) -> tuple[float, ...]:
         shares = self.shares or tuple(1.0 for _ in self.labels)
         return tuple(share / sum(shares) for share in shares)
+
+
+def _is_pattern(completion: str) -> bool:
+    before, *after = completion.split("{label}")
+    return len(after) == 1 and before.count("{text}") == 1 and "{text}" not in after[0]
 
 
 class DataTable(Table):

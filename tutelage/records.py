@@ -64,6 +64,9 @@ class Record:
         return digest_of(self.to_json())
 
 
+RAW = "raw"  # the role of a text that is sent as it stands, to be continued: no chat template, no other message
+
+
 @dataclass(frozen=True, slots=True)
 class Message(Record):
     role: str
@@ -102,6 +105,7 @@ class Request(Record):
     """What is sent, and why. Its digest is the address of the answer, known before asking.
 
     `params` are the body's other fields, as canonical values (temperatures are decimal strings, see `models.openai`).
+    A single message of role `RAW` makes it a plain completion.
     """
 
     messages: tuple[Message, ...]
@@ -110,6 +114,10 @@ class Request(Record):
     route: str
     purpose: str  # the run's purpose id, or the digest of a claim or an audit plan: a namespace for resuming
     draw: int
+
+    @property
+    def is_completion(self) -> bool:
+        return len(self.messages) == 1 and self.messages[0].role == RAW
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +199,13 @@ class Exchange(Record):
 
 @dataclass(frozen=True, slots=True)
 class Failure(Record):
-    """A question that got no usable answer after every retry; asked again when the run is resumed."""
+    """A question that got no usable answer after every retry, or was `refused`; asked again when the stage is resumed."""
 
     request_digest: str
     reason: str
     attempts: int
     failed_at: str
+    refused: bool  # the endpoint will not answer this question, whatever others it answers
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import torch
 
 from tutelage.errors import SignalError
 from tutelage.records import UNATS_PER_NAT, Position
-from tutelage.tasks import label_begun_by
+from tutelage.tasks import label_of_each, logaddexp
 
 NO_TAIL = -math.inf
 
@@ -42,21 +42,14 @@ class Text:
 def label_distribution(
     position: Position, labels: Sequence[str], label_ids: Sequence[int], token_ids: Mapping[bytes, int]
 ) -> dict[int, float]:
-    """Natural log-probability by student id. The candidate that begins a label counts for the student's own first
+    """Natural log-probability by student id. The candidates that begin a label count for the student's own first
     token of that label; other candidates are matched by their bytes; what matches nothing is left to the tail."""
-    best: dict[int, int] = {}
-    for candidate in position.top:
-        label = label_begun_by(tuple(labels), candidate.token_bytes)
-        if label >= 0:
-            best[label] = max(best.get(label, 0), len(candidate.token_bytes.strip()))
     found: dict[int, float] = {}
-    for candidate in position.top:
-        begun = label_begun_by(tuple(labels), candidate.token_bytes)
-        is_label = begun >= 0 and len(candidate.token_bytes.strip()) == best[begun]
-        student_id = label_ids[begun] if is_label else token_ids.get(candidate.token_bytes)
+    for candidate, label in zip(position.top, label_of_each(tuple(labels), position), strict=True):
+        student_id = label_ids[label] if label >= 0 else token_ids.get(candidate.token_bytes)
         if student_id is not None:
             logp = candidate.logprob_unats / UNATS_PER_NAT
-            found[student_id] = _logaddexp(found[student_id], logp) if student_id in found else logp
+            found[student_id] = logaddexp(found[student_id], logp) if student_id in found else logp
     return found
 
 
@@ -89,8 +82,3 @@ def pack_top_k(rows: Sequence[tuple[Mapping[int, float], float]]) -> TopK:
         ids_NK[at, : len(logp)] = torch.tensor(list(logp), dtype=torch.long)
         logp_NK[at, : len(logp)] = torch.tensor(list(logp.values()))
     return TopK(ids_NK, logp_NK, torch.tensor([tail for _, tail in rows]))
-
-
-def _logaddexp(first: float, second: float) -> float:
-    high, low = max(first, second), min(first, second)
-    return high + math.log1p(math.exp(low - high))

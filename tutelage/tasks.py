@@ -1,7 +1,7 @@
 """A label task: how the teacher is asked, how the student is asked, and how an answer is read. Pure.
 
-The teacher gets the instruction and the examples; the student gets the question alone: what the prompt taught is to
-be baked into its weights. Both answer with the same label words.
+The teacher gets the instruction and the examples, as chat turns or as one text to continue; the student gets the
+question alone: what the prompt taught is to be baked into its weights. Both answer with the same label words.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tutelage.config import TaskTable
 from tutelage.errors import SignalError
-from tutelage.records import UNATS_PER_NAT, Exchange, Message, Position
+from tutelage.records import RAW, UNATS_PER_NAT, Exchange, Message, Position
 
 FLOOR_NATS = -23.0  # log-probability of a label that is not among the revealed candidates, about 1e-10
 
@@ -25,8 +25,11 @@ class LabelReading:
 
 
 def teacher_messages(task: TaskTable, text: str) -> tuple[Message, ...]:
-    """System instruction, the examples as turns, then the question."""
-    turns = [Message("system", task.instruction)]
+    """System instruction, the examples as turns, then the question; or, with `task.completion`, all of it as one text
+    that ends where the label goes."""
+    if task.completion is not None:
+        return (Message(RAW, _completion(task, text)),)
+    turns = [Message("system", task.instruction)] if task.instruction else []
     for shot in task.examples:
         turns += [Message("user", _ask(task, shot.text)), Message("assistant", shot.label)]
     return (*turns, Message("user", _ask(task, text)))
@@ -40,7 +43,7 @@ def student_messages(task: TaskTable, text: str) -> tuple[Message, ...]:
 def read_label(task: TaskTable, exchange: Exchange) -> LabelReading:
     """Label log-probabilities from the first generated position.
 
-    Each label is read from the longest candidate token that begins it and begins no other label (leading white space
+    Each label is read from the longest candidate tokens that begin it and begin no other label (leading white space
     ignored); a label with no such candidate gets `FLOOR_NATS`. Raises `SignalError` when the answer has no
     log-probabilities.
     """
@@ -67,13 +70,32 @@ def read_answer(task: TaskTable, exchange: Exchange, signal: str) -> LabelReadin
 
 
 def label_logprobs(labels: tuple[str, ...], position: Position) -> tuple[float, ...]:
-    """Natural log-probability of each label's first token among the candidates; `FLOOR_NATS` where it is absent."""
-    best: dict[int, tuple[int, int]] = {}
-    for candidate in position.top:
-        label = label_begun_by(labels, candidate.token_bytes)
+    """Natural log-probability of each label among the candidates; `FLOOR_NATS` where it is absent."""
+    logp = [FLOOR_NATS] * len(labels)
+    found: set[int] = set()
+    for candidate, label in zip(position.top, label_of_each(labels, position), strict=True):
         if label >= 0:
-            best[label] = max(best.get(label, (0, 0)), (len(candidate.token_bytes.strip()), candidate.logprob_unats))
-    return tuple(best[at][1] / UNATS_PER_NAT if at in best else FLOOR_NATS for at in range(len(labels)))
+            nats = candidate.logprob_unats / UNATS_PER_NAT
+            logp[label] = logaddexp(logp[label], nats) if label in found else nats
+            found.add(label)
+    return tuple(logp)
+
+
+def label_of_each(labels: tuple[str, ...], position: Position) -> tuple[int, ...]:
+    """For each candidate the label it counts for, or −1: the longest candidates that begin it and no other label. With
+    and without a leading space are two candidates of one length, and both count."""
+    begun = [label_begun_by(labels, candidate.token_bytes) for candidate in position.top]
+    lengths = [len(candidate.token_bytes.strip()) for candidate in position.top]
+    longest: dict[int, int] = {}
+    for label, length in zip(begun, lengths, strict=True):
+        longest[label] = max(longest.get(label, 0), length)
+    return tuple(label if length == longest[label] else -1 for label, length in zip(begun, lengths, strict=True))
+
+
+def logaddexp(first: float, second: float) -> float:
+    """Natural log of the sum of two probabilities given as natural logs."""
+    high, low = max(first, second), min(first, second)
+    return high + math.log1p(math.exp(low - high))
 
 
 def label_begun_by(labels: tuple[str, ...], token: bytes) -> int:
@@ -93,3 +115,13 @@ def literal_label(task: TaskTable, answer: str) -> int:
 
 def _ask(task: TaskTable, text: str) -> str:
     return task.question.replace("{text}", text)
+
+
+def _completion(task: TaskTable, text: str) -> str:
+    """The examples filled into the pattern one after another, then the question up to its label."""
+    assert task.completion is not None
+    before, after = task.completion.split("{label}")
+    shown = [before.replace("{text}", _ask(task, shot.text)) + shot.label + after for shot in task.examples]
+    # Tokenizers put a space before a word, not after the colon: the label brings its own.
+    question = before.replace("{text}", _ask(task, text)).rstrip(" ")
+    return "".join([f"{task.instruction}\n\n" if task.instruction else "", *shown, question])

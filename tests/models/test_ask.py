@@ -19,7 +19,7 @@ from tutelage.models.openai import OpenAIModel, request_body
 from tutelage.models.prices import PriceList, price_list
 from tutelage.models.questions import ask_all, label_request
 from tutelage.progress import Quiet, Stop
-from tutelage.records import Message, Request, Role
+from tutelage.records import RAW, Message, Request, Role
 from tutelage.store.store import Store
 
 PARAMS = {"max_tokens": 1, "temperature": "0", "logprobs": True, "top_logprobs": 20}
@@ -163,7 +163,7 @@ def test_final_refusals_are_one_error_not_many(tmp_path: Path, status: int, hint
     with serving(teacher), Store(tmp_path) as store, pytest.raises(TeacherError) as caught:
         run(make(teacher, store), questions(teacher, 50))
     assert hint in caught.value.fix
-    assert teacher.asked == 1
+    assert teacher.asked == (3 if status == 400 else 1)
 
 
 def test_a_server_that_dies_is_given_up(tmp_path: Path) -> None:
@@ -205,6 +205,34 @@ def test_a_question_that_is_refused_is_not_asked_again_and_stops_nobody(tmp_path
         with pytest.raises(PartialError, match=r"1 of 12.*HTTP 413"):
             run(make(teacher, store), questions(teacher, 12))
         assert teacher.asked == 12
+
+
+def test_a_few_refused_questions_are_left_out(tmp_path: Path) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(400) if number == 1 else None
+    with serving(teacher), Store(tmp_path) as store:
+        asking, asked = make(teacher, store), questions(teacher, 50)
+        run(asking, asked)
+        assert (asking.answered, len(asking.refusals), len(asking.failures)) == (49, 1, 0)
+        refusal = asking.refusals[0]
+        assert refusal.refused
+        assert "HTTP 400" in refusal.reason
+        assert not store.has(refusal.request_digest)
+        teacher.fault = lambda number, request: problem(400) if number in (53, 57) else None
+        with pytest.raises(PartialError, match=r"2 of 40"):
+            run(make(teacher, store), questions(teacher, 40, "more"))
+
+
+def test_a_completion_goes_to_its_own_path_with_one_number_of_candidates(tmp_path: Path) -> None:
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        endpoint = Endpoint(teacher.base_url, "loopback", "test", "word-counter", "MIT")
+        request = label_request(endpoint, (Message(RAW, "the team wins"),), PARAMS, "train")
+        run(make(teacher, store), [request])
+        sent = {"model": "word-counter", "prompt": "the team wins", "max_tokens": 1, "temperature": 0, "logprobs": 20}
+        assert teacher.bodies == [sent]
+        answer = store.get(request.digest)
+        assert answer.answer == " sport"
+        assert [candidate.token_bytes for candidate in answer.logprobs[0].top] == [b" sport", b" food", b" weather"]
 
 
 def test_the_same_question_twice_is_paid_once(tmp_path: Path) -> None:

@@ -134,6 +134,25 @@ def test_terms_stop_the_run_before_a_token_is_asked_for(tmp_path: Path, base: Pa
         assert teacher.asked == 0
 
 
+def test_a_completion_teacher_teaches_and_refused_questions_are_reported(tmp_path: Path, base: Path) -> None:
+    teacher = Teacher()
+    refused = {7, 130}  # one of those to learn from, one held out
+    teacher.fault = lambda number, request: problem(400) if number in refused else None
+    with serving(teacher):
+        run_file = make_config(tmp_path, teacher, base)
+        do(run_file, tmp_path / "run", **{"task.completion": "{text}\nTopic: {label}\n\n"})
+    run = tmp_path / "run"
+    assert not verify(run).findings
+    evidence = json.loads((run / "evidence.json").read_text())
+    assert {"filter": "refused", "reason": "the endpoint would not answer it", "count": 1, "of": "train"} in evidence[
+        "drops"
+    ]
+    assert "HTTP 400" in (run / "collect" / "refused.jsonl").read_text()
+    answered = (run / "prove" / "exchanges.jsonl").read_text().splitlines()
+    assert len(answered) == (60 - 1) + 2 * (60 + 20), "the refused one has no exchange, and counts as wrong"
+    assert evidence["claims"][0]["teacher"] > 0.9
+
+
 def test_an_unreachable_teacher_is_one_error(tmp_path: Path, base: Path) -> None:
     teacher = Teacher()
     teacher.base_url = "http://127.0.0.1:9/v1"

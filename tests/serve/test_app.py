@@ -20,7 +20,7 @@ from tiny import save_tiny
 from tutelage.errors import ConfigError
 from tutelage.models.hf import HFModel
 from tutelage.serve.app import _listen, create_app, serve
-from tutelage.wire import parse_chat_response
+from tutelage.wire.answers import parse_chat_response
 
 ASK = [{"role": "user", "content": "the film is good"}]
 KEY = "secret"

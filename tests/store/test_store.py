@@ -158,7 +158,7 @@ except StorageError as error:
 
 def test_failures_are_kept_and_are_no_answers(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        store.put_failure(Failure(question(1).digest, "HTTP 500", 6, "2026-01-01T00:00:00Z"))
+        store.put_failure(Failure(question(1).digest, "HTTP 500", 6, "2026-01-01T00:00:00Z", False))
         assert not store.has(question(1).digest)
         assert [line.kind for _, line in store.lines()] == ["failure"]
 

@@ -36,7 +36,8 @@ def make_prompts(
 def collect(
     asking: Asking, task: TaskTable, prompts: Prompts, params: dict[str, Any], purpose: str, concurrency: int, out: Path
 ) -> dict[str, Any]:
-    """Asks the teacher about every training and validation prompt; writes `exchanges.jsonl` in prompt order.
+    """Asks the teacher about every training and validation prompt; writes `exchanges.jsonl` in prompt order, and
+    `refused.jsonl` with the prompts that the endpoint would not take, and why.
 
     Returns facts. Raises what `ask` raises. Held-out prompts are not looked at.
     """
@@ -45,4 +46,8 @@ def collect(
     requests = [label_request(endpoint, teacher_messages(task, prompt.text), params, purpose) for prompt in asked]
     ask_all(asking, requests, concurrency, "asking the teacher")
     write_lines(out / "exchanges.jsonl", exchange_rows(asking, asked, requests))
-    return {"questions": len({request.digest for request in requests})}
+    reasons = {refusal.request_digest: refusal.reason for refusal in asking.refusals}
+    asked_of = zip(asked, requests, strict=True)
+    refused = [{"prompt": p.prompt_id, "reason": reasons[r.digest]} for p, r in asked_of if r.digest in reasons]
+    write_lines(out / "refused.jsonl", refused)
+    return {"questions": len({request.digest for request in requests}), "refused": len(refused)}

@@ -35,7 +35,9 @@ def curate(
     readings = []
     for kind, members in (("train", prompts.train), ("validation", prompts.validation)):
         for prompt in members:
-            row = rows[prompt.prompt_id]
+            row = rows.get(prompt.prompt_id)
+            if row is None:  # refused by the endpoint: see collect/refused.jsonl
+                continue
             exchange = store.get(row["address"])
             reason = next((found for check in FILTERS if (found := check(task, exchange)) is not None), None)
             if reason is None and row["address"] in seen:

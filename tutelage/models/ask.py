@@ -4,6 +4,7 @@ What the store already has is not asked again; what is answered is in the store 
 """
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from tutelage.progress import Progress, Stop
 from tutelage.records import NUSD_PER_USD, Exchange, Failure, ModelId, Origin, Request, Role
 from tutelage.store.store import Store
 
+REFUSED_SHARE = 0.02  # a few questions that an endpoint will not take are left out; more is no accident
 CONNECT_ATTEMPTS = 3  # for the very first question: an unreachable endpoint is told in seconds, not in minutes
 _TEMPLATE_TOKENS = 16  # a bound on what a chat template adds to one message
 
@@ -48,6 +50,7 @@ class Asking:
     answered: int = 0
     reused: int = 0
     failures: list[Failure] = field(default_factory=list)
+    refusals: list[Failure] = field(default_factory=list)
     fatal: TutelageError | None = None
     row_of_failures: int = 0
 
@@ -58,7 +61,8 @@ def now_utc() -> str:
 
 
 async def ask(asking: Asking, requests: Sequence[Request], concurrency: int, what: str) -> None:
-    """Asks every request the store has no answer for. On return all are answered.
+    """Asks every request the store has no answer for. On return all are answered, but for up to `REFUSED_SHARE` that the
+    endpoint will not take: those are in `asking.refusals`.
 
     Raises `TeacherError` (endpoint unreachable or refusing), `BudgetError`, `PartialError` (some unanswered after
     every retry; their names are in the store as failures) or `Interrupted`. In each case what was answered is stored.
@@ -69,9 +73,13 @@ async def ask(asking: Asking, requests: Sequence[Request], concurrency: int, wha
     asking.progress.begin(what, len(distinct), asking.reused)
     if todo:
         queue = iter(todo)
-        # The first question goes alone: it shows whether the endpoint is there, and fills a prompt cache.
-        await _worker(asking, iter([next(queue)]), CONNECT_ATTEMPTS)
-        if asking.answered == 0 and asking.failures and asking.fatal is None:
+        # The first question goes alone: it shows whether the endpoint is there, and fills a prompt cache. Refused, it may
+        # be one of the few; three of them say that the endpoint takes no such questions.
+        for request in itertools.islice(queue, CONNECT_ATTEMPTS):
+            await _worker(asking, iter([request]), CONNECT_ATTEMPTS)
+            if asking.answered or asking.failures or asking.fatal is not None or asking.stop:
+                break
+        if not asking.answered and (asking.failures or asking.refusals) and asking.fatal is None:
             asking.fatal = _unreachable(asking)
         await asyncio.gather(*(_worker(asking, queue, asking.attempts) for _ in range(min(concurrency, len(todo)))))
     asking.store.sync()
@@ -93,7 +101,7 @@ async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
     bound_tokens = _token_bound(request)
     bound_nusd = asking.prices.bound_nusd(bound_tokens)
     jitter = random.Random(f"{asking.seed}:{request.digest}")
-    reason = ""
+    reason, is_refused = "", False
     for attempt in range(1, attempts + 1):
         await asking.pace.wait(asking.stop)
         if asking.stop or asking.fatal is not None:
@@ -111,7 +119,7 @@ async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
             _require_logprobs(request, exchange)
             asking.store.put(request, exchange, reply.body)
         except Refused as refused:
-            reason, attempts = refused.reason, attempt
+            reason, attempts, is_refused = refused.reason, attempt, True
             break
         except AskAgain as again:
             reason = again.reason
@@ -130,9 +138,9 @@ async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
             asking.budget.settle(bound_nusd, bound_tokens, spent_nusd, spent_tokens)
         if attempt < attempts:
             await _sleep(asking, wait_s)
-    failure = Failure(request.digest, reason, attempts, now_utc())
+    failure = Failure(request.digest, reason, attempts, now_utc(), is_refused)
     asking.store.put_failure(failure)
-    asking.failures.append(failure)
+    (asking.refusals if is_refused else asking.failures).append(failure)
     asking.row_of_failures += 1
     if asking.row_of_failures >= 8:
         raise _unreachable(asking)
@@ -210,7 +218,7 @@ def _token_bound(request: Request) -> int:
 
 
 def _unreachable(asking: Asking) -> TeacherError:
-    last = asking.failures[-1] if asking.failures else None
+    last = next(iter([*asking.failures[-1:], *asking.refusals[-1:]]), None)
     return TeacherError(
         f"{asking.model.endpoint.base_url} does not answer: {last.reason if last else 'no reason given'}",
         fix="check that the server runs, that teacher.url is right and that it takes such questions; answers are kept",
@@ -224,8 +232,13 @@ def _raise_outcome(asking: Asking, total: int) -> None:
         raise asking.fatal
     if asking.stop:
         raise Interrupted
-    if asking.failures:
+    if asking.refusals and not asking.failures and len(asking.refusals) <= REFUSED_SHARE * total:
+        asking.progress.say(f"{len(asking.refusals)} of {total} questions refused: {asking.refusals[-1].reason}")
+        return
+    if lost := [*asking.failures, *asking.refusals]:
         raise PartialError(
-            f"{len(asking.failures)} of {total} questions got no usable answer; the last: {asking.failures[-1].reason}",
-            fix="run the same command again: only those are asked",
+            f"{len(lost)} of {total} questions got no usable answer; the last: {lost[-1].reason}",
+            fix="run the same command again: only those are asked"
+            if asking.failures
+            else f"leave those rows out of the data: more than {REFUSED_SHARE:.0%} refused is no accident",
         )

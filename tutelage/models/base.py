@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from tutelage.records import Request
-from tutelage.wire import ChatAnswer
+from tutelage.wire.answers import ChatAnswer
 
 
 @dataclass(frozen=True, slots=True)

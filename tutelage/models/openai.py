@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible chat endpoint, over aiohttp."""
+"""Any OpenAI-compatible endpoint, chat or completions, over aiohttp."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from tutelage.errors import TeacherError
 from tutelage.models.base import AskAgain, Endpoint, Refused, Reply
 from tutelage.models.limits import retry_after_s
 from tutelage.records import Request
-from tutelage.wire import WireError, parse_chat_response
+from tutelage.wire.answers import parse_chat_response, parse_completion
+from tutelage.wire.values import WireError
 
 MAX_BODY_BYTES = 32 << 20
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -19,13 +20,18 @@ _DECIMALS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
 
 
 def request_body(request: Request) -> dict[str, Any]:
-    """The JSON body that is sent. Records hold no floats: decimal strings become numbers here."""
+    """The JSON body that is sent. Records hold no floats: decimal strings become numbers here. The completions API says
+    in one number what chat says in `logprobs` and `top_logprobs`."""
     params = {key: float(value) if key in _DECIMALS else value for key, value in request.params.items()}
+    if request.is_completion:
+        if params.pop("logprobs", False):
+            params["logprobs"] = params.pop("top_logprobs", 0)
+        return {"model": request.model_asked, "prompt": request.messages[0].content, **params}
     return {"model": request.model_asked, "messages": [message.to_json() for message in request.messages], **params}
 
 
 class OpenAIModel:
-    """A chat endpoint; use as an async context manager."""
+    """An endpoint; use as an async context manager."""
 
     def __init__(self, endpoint: Endpoint, connections: int) -> None:
         self.endpoint = endpoint
@@ -58,7 +64,10 @@ class OpenAIModel:
     async def complete(self, request: Request) -> Reply:
         """Raises `AskAgain` (safe to repeat), `Refused` (this question) or `TeacherError` (key refused, unknown model)."""
         assert self._session is not None
-        url = f"{self.endpoint.base_url}/chat/completions"
+        path, parse = (
+            ("completions", parse_completion) if request.is_completion else ("chat/completions", parse_chat_response)
+        )
+        url = f"{self.endpoint.base_url}/{path}"
         try:
             async with self._session.post(url, json=request_body(request), allow_redirects=False) as response:
                 body = await _read_limited(response)
@@ -77,7 +86,7 @@ class OpenAIModel:
         if status != 200:
             raise _final(status, body, self.endpoint)
         try:
-            answer = parse_chat_response(body)
+            answer = parse(body)
         except WireError as error:
             raise AskAgain(f"unusable answer: {error.message}", billed=True) from error
         return Reply(answer, body, headers.get("x-request-id", ""))

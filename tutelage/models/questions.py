@@ -4,17 +4,18 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tutelage.config import TeacherTable
+from tutelage.config import TaskTable, TeacherTable
 from tutelage.models.ask import Asking, ask
 from tutelage.models.base import Endpoint
 from tutelage.records import Message, Prompt, Request
 
 
-def label_params(teacher: TeacherTable) -> dict[str, Any]:
+def label_params(teacher: TeacherTable, task: TaskTable) -> dict[str, Any]:
     """Request parameters of a label question. Greedy; with log-probabilities one token tells the label, without them
-    the whole word is needed."""
+    the whole word is needed, and a text that is continued must be told where to end."""
     if teacher.signal == "text":
-        return {"max_tokens": 16, "temperature": "0"}
+        stop = {} if task.completion is None else {"stop": ["\n"]}
+        return {"max_tokens": 16, "temperature": "0", **stop}
     return {"max_tokens": 1, "temperature": "0", "logprobs": True, "top_logprobs": teacher.top_logprobs}
 
 
@@ -34,7 +35,9 @@ def ask_all(asking: Asking, requests: Sequence[Request], concurrency: int, what:
 
 
 def exchange_rows(asking: Asking, prompts: Sequence[Prompt], requests: Sequence[Request]) -> Iterator[dict[str, str]]:
-    """Which exchange answers which prompt."""
+    """Which exchange answers which prompt; refused questions have none."""
     for prompt, request in zip(prompts, requests, strict=True):
         address = request.digest
+        if not asking.store.has(address):
+            continue
         yield {"prompt": prompt.prompt_id, "address": address, "exchange": asking.store.digest_at(address)}

@@ -145,6 +145,10 @@ def _drops(folder: Path, facts: Any) -> list[dict[str, Any]]:
         reason = drop["reason"].split(" 0.")[0]
         counted[drop["filter"], reason] = counted.get((drop["filter"], reason), 0) + 1
     rows = [{"filter": name, "reason": why, "count": n, "of": "train"} for (name, why), n in sorted(counted.items())]
+    if refused := facts["collect"]["refused"]:
+        rows.append(
+            {"filter": "refused", "reason": "the endpoint would not answer it", "count": refused, "of": "train"}
+        )
     if missing := len(facts["data"]["held_out_without_gold"]):
         rows.append({"filter": "gold", "reason": "its human rating names no label", "count": missing, "of": "held-out"})
     if bad := len(facts["data"]["bad_rows"]):

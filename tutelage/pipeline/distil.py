@@ -95,7 +95,7 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
             began = served.cpu_s() if served.cpu_s else 0.0
             try:
                 facts = collect(
-                    asking, task, prompts, label_params(teacher), COLLECT_PURPOSE, teacher.concurrency,
+                    asking, task, prompts, label_params(teacher, task), COLLECT_PURPOSE, teacher.concurrency,
                     session.folder / "collect",
                 )  # fmt: skip
             finally:
@@ -107,7 +107,7 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
 
     inputs = {"data": data.outputs_digest, "terms": gate.standing}
     config = {"task": task.model_dump(mode="json"), "teacher": _asked_of(session.config)}
-    return session.run.stage("collect", 1, config, inputs, ("collect/exchanges.jsonl",), work)
+    return session.run.stage("collect", 1, config, inputs, ("collect/exchanges.jsonl", "collect/refused.jsonl"), work)
 
 
 def select(session: Session, collected: Done) -> Done:

@@ -112,7 +112,7 @@ def _teacher(arc: Session, gate: Gate, claim: Claim, prompts: Prompts, meters: P
     with serve_teacher(config, arc.folder) as served:
         how = Questions(
             teacher_messages,
-            label_params(config.teacher),
+            label_params(config.teacher, config.task),
             config.teacher.signal,
             config.teacher.concurrency,
             served.cpu_s,

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tutelage.canon import digest_file
 from tutelage.config import RunConfig
 from tutelage.models.base import Endpoint
+from tutelage.models.gguf import fast_copy
 from tutelage.models.llamacpp import embedded_server
 from tutelage.models.process import ServedProcess
 from tutelage.pipeline.gate import route_of, teacher_licence
@@ -46,14 +48,15 @@ def serve_teacher(config: RunConfig, folder: Path) -> Iterator[Served]:
         return
     assert teacher.resource is not None
     pinned = resource(teacher.resource)
-    with embedded_server(fetch(pinned), teacher.concurrency, folder / "logs" / "teacher.log") as server:
+    log = folder / "logs" / "teacher.log"
+    with fast_copy(fetch(pinned)) as weights, embedded_server(weights, teacher.concurrency, log) as server:
         endpoint = Endpoint(
             server.base_url,
             "embedded",
             pinned.provider,
             pinned.name,
             licence,
-            weights_digest=f"sha256:{pinned.sha256}",
+            weights_digest=digest_file(weights),
             timeout_s=teacher.timeout_s,
         )
         yield Served(endpoint, server.cpu_s)

@@ -16,7 +16,7 @@ from tutelage.models.ask import Asking
 from tutelage.models.questions import ask_all, exchange_rows, label_request
 from tutelage.records import Message, Prompt
 from tutelage.stats.labels import balance_offsets
-from tutelage.tasks import read_answer
+from tutelage.tasks import FLOOR_NATS, LabelReading, read_answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +60,17 @@ def observe(
     finally:
         if how.cpu_s:
             meter.add(how.cpu_s() - before_s, asking.answered - answered_before)
-    exchanges = [asking.store.get(request.digest) for request in requests]
-    readings = [read_answer(task, exchange, how.signal) for exchange in exchanges]
-    tokens = sum(exchange.usage.prompt_tokens + exchange.usage.completion_tokens for exchange in exchanges)
+    addresses = [request.digest for request in requests]
+    unanswered = LabelReading(tuple(FLOOR_NATS for _ in task.labels), 0.0, -1)  # refused: counted as unread
+    exchanges = [asking.store.get(address) if asking.store.has(address) else None for address in addresses]
+    readings = [unanswered if e is None else read_answer(task, e, how.signal) for e in exchanges]
+    usages = [exchange.usage for exchange in exchanges if exchange is not None]
+    tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
     return Answers(
         np.array([reading.logp_L for reading in readings]),
         np.array([reading.mass > 0 for reading in readings]),
         np.array([reading.literal for reading in readings]),
-        tokens / len(exchanges),
+        tokens / max(1, len(usages)),
         tuple(exchange_rows(asking, prompts, requests)),
     )
 

@@ -24,19 +24,18 @@ from tutelage.errors import ConfigError, DataError
 from tutelage.models.hf import Generation, GenerationRequest, HFModel, PromptTooLong
 from tutelage.records import Position, Usage
 from tutelage.serve.engine import Engine, EngineClosed, QueueFull, Ticket, Update
-from tutelage.wire import (
+from tutelage.wire.bodies import (
     DONE,
-    ChatRequest,
     ResponseHead,
-    WireError,
     chat_chunk,
     chat_response,
     error_body,
     model_body,
     models_body,
-    parse_chat_request,
     usage_chunk,
 )
+from tutelage.wire.requests import ChatRequest, parse_chat_request
+from tutelage.wire.values import WireError
 
 MAX_BODY_BYTES = 1 << 20
 _DRAIN_S = 30
