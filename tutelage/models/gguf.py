@@ -5,6 +5,8 @@ A Q4_1 weight takes one of 16 values a block, so eight bits hold it closely: ans
 two CPUs (docs/log.md has the measurement).
 """
 
+import functools
+import gc
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,20 +16,40 @@ from typing import Any
 import numpy as np
 
 
-@contextmanager
-def fast_copy(weights: Path) -> Iterator[Path]:
-    """The file to serve: a Q8_0 copy in a folder of its own while the context lasts, if `weights` holds Q4_1 tensors;
-    else `weights` itself. Made anew each time (two seconds), from weights whose digest has just been checked."""
+def fast_copy(weights: Path) -> Path:
+    """The file to serve: a Q8_0 copy if `weights` holds Q4_1 tensors; else `weights` itself.
+
+    Made once a process (some seconds), into a folder that goes with the process; never kept for later, so that what is
+    served always comes from weights whose digest was checked by this process.
+    """
+    return _made(weights, weights.stat().st_mtime_ns)[0]
+
+
+@functools.cache
+def _made(weights: Path, _changed_ns: int) -> tuple[Path, Any]:
     from gguf import GGMLQuantizationType, GGUFReader
 
-    reader = GGUFReader(weights)
-    if all(tensor.tensor_type != GGMLQuantizationType.Q4_1 for tensor in reader.tensors):
-        yield weights
-        return
-    with tempfile.TemporaryDirectory(prefix="tutelage-") as scratch:
-        copy = Path(scratch) / f"{weights.stem}.Q8_0.gguf"
+    with no_collection():
+        reader = GGUFReader(weights)
+        if all(tensor.tensor_type != GGMLQuantizationType.Q4_1 for tensor in reader.tensors):
+            return weights, None
+        scratch = tempfile.TemporaryDirectory(prefix="tutelage-")
+        copy = Path(scratch.name) / f"{weights.stem}.Q8_0.gguf"
         _write(reader, copy)
-        yield copy
+    return copy, scratch  # the folder is removed when nobody holds `scratch`
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Holds the garbage collector: reading a vocabulary makes half a million small objects, and it would walk them all
+    again and again (a fifth of the time)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _write(reader: Any, out: Path) -> None:

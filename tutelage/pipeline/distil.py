@@ -103,7 +103,8 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
         rows = list(read_lines(session.folder / "collect" / "exchanges.jsonl"))
         cpu_ms, asked = meter.read()
         facts |= {"commitment": commit_exchanges(session.run, [row["address"] for row in rows])}
-        return facts | {"cpu_ms": cpu_ms, "cpu_questions": asked, **_bought(session.run, rows)}
+        origin = {"teacher_weights": dict(served.weights)}
+        return facts | origin | {"cpu_ms": cpu_ms, "cpu_questions": asked, **_bought(session.run, rows)}
 
     inputs = {"data": data.outputs_digest, "terms": gate.standing}
     config = {"task": task.model_dump(mode="json"), "teacher": _asked_of(session.config)}

@@ -5,12 +5,13 @@ its outputs unchanged on disk, is not run again. Otherwise an *intent* is append
 after: inputs, outputs by digest, and facts as integers and strings.
 """
 
+import contextlib
 import fcntl
 import functools
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -108,9 +109,10 @@ class Run:
             return known
         if not self._intended(digest):
             self._append("intent", name, version, digest, plain, inputs, {}, {}, now_utc())
-        began, began_at = time.monotonic(), now_utc()
-        facts = work(self.work(name, digest))
-        facts["wall_ms"] = round(1000 * (time.monotonic() - began))
+        scratch, began_at = self.work(name, digest), now_utc()
+        with _timed(scratch / "wall_ms") as spent_ms:
+            facts = work(scratch)
+        facts["wall_ms"] = spent_ms()
         made = self._digests(outputs)
         self._append("statement", name, version, digest, plain, inputs, made, facts, began_at)
         shutil.rmtree(self.work(name, digest), ignore_errors=True)
@@ -182,6 +184,24 @@ class Run:
                 f"{path} is no run key of 32 bytes", fix="restore it from a copy; the salts depend on it"
             )
         return key
+
+
+@contextlib.contextmanager
+def _timed(tally: Path) -> Iterator[Callable[[], int]]:
+    """Gives a function that says the wall time in ms, earlier tries included: one that ends by an exception leaves its
+    time in `tally` (a killed one cannot)."""
+    earlier = int(tally.read_text()) if tally.exists() else 0
+    began = time.monotonic()
+
+    def spent_ms() -> int:
+        return earlier + round(1000 * (time.monotonic() - began))
+
+    try:
+        yield spent_ms
+    except BaseException:
+        with contextlib.suppress(StorageError):  # a full disk must not hide what went wrong
+            write_whole(tally, str(spent_ms()).encode())
+        raise
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """Endpoints of a run: the teacher's, embedded or remote, and the student's, served from its folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,10 +20,14 @@ STUDENT_CONCURRENCY = 8
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An endpoint that is up, and the CPU-seconds its server has used (None when the server is not ours)."""
+    """An endpoint that is up, and the CPU-seconds its server has used (None when the server is not ours).
+
+    `weights` says where the served weights come from: the pinned file's digest, and how what is served was made of it.
+    """
 
     endpoint: Endpoint
     cpu_s: Callable[[], float] | None
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -49,17 +53,22 @@ def serve_teacher(config: RunConfig, folder: Path) -> Iterator[Served]:
     assert teacher.resource is not None
     pinned = resource(teacher.resource)
     log = folder / "logs" / "teacher.log"
-    with fast_copy(fetch(pinned)) as weights, embedded_server(weights, teacher.concurrency, log) as server:
+    source = fetch(pinned)
+    weights = fast_copy(source)
+    digest = digest_file(weights)
+    with embedded_server(weights, teacher.concurrency, log) as server:
         endpoint = Endpoint(
             server.base_url,
             "embedded",
             pinned.provider,
             pinned.name,
             licence,
-            weights_digest=digest_file(weights),
+            weights_digest=digest,
             timeout_s=teacher.timeout_s,
         )
-        yield Served(endpoint, server.cpu_s)
+        made = "as pinned" if weights == source else "Q8_0 copy of the pinned file"
+        origin = {"pinned": digest_file(source), "served": digest, "made": made}
+        yield Served(endpoint, server.cpu_s, origin)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 
 from tutelage.errors import ConfigError
 from tutelage.jsonl import writing
+from tutelage.models.gguf import no_collection
 
 # Text and end of turn for every message, in turns that need no names: a label question costs two tokens of frame.
 # The first token stays the base's start token, which its attention is used to finding there.
@@ -21,7 +22,7 @@ def make_student(source: Path, layers: int, template: str | None, labels: Sequen
     ones keep reading what they were trained to read. Raises `ConfigError` when the base has fewer layers, when two of the
     labels begin with the same token, or when its parts are not laid out as we know them.
     """
-    with _quiet_transformers():
+    with _quiet_transformers(), no_collection():
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
