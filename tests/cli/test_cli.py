@@ -117,6 +117,19 @@ def test_init_on_bad_data(tmp_path: Path, name: str, content: str, message: str)
     assert not (tmp_path / "run.toml").exists()
 
 
+def test_init_goes_on_without_bad_rows_only_if_asked(tmp_path: Path) -> None:
+    rows = "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(60))
+    (tmp_path / "my.csv").write_text("text,label\n" + rows + ",a\n")
+    stopped = tutelage("init", "--data", "my.csv", cwd=tmp_path)
+    assert stopped.returncode == 2
+    assert "line 62" in stopped.stderr
+    assert "--bad-rows skip" in stopped.stderr
+    done = tutelage("init", "--data", "my.csv", "--bad-rows", "skip", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert 'bad_rows = "skip"' in (tmp_path / "run.toml").read_text()
+    assert "60 rows" in done.stdout
+
+
 def test_terms_check_stops_with_the_clause(tmp_path: Path) -> None:
     run_file = init(tmp_path, "--teacher", "http://127.0.0.1:9/v1")
     unknown = tutelage("terms", "check", "run.toml", cwd=tmp_path)

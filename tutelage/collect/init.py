@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from tutelage.collect.sources import Row, read_rows
 from tutelage.config import DataTable, load_config
@@ -42,7 +43,7 @@ licence = "own" # under which you hold the data: "own", or an SPDX id
 train = {train}
 held_out = {held_out}
 validation = {validation}
-bad_rows = "stop" # or "skip"
+bad_rows = {bad_rows} # "stop" or "skip"
 
 [teacher]
 {teacher}
@@ -66,8 +67,8 @@ margin = 0.05 # the student may be worse than the teacher by less than this
 
 
 def write_run_file(
-    data: Path, teacher: str, text: str | None, gold: str | None, model: str, api_key_env: str | None, out: Path, *,
-    force: bool,
+    data: Path, teacher: str, text: str | None, gold: str | None, model: str, api_key_env: str | None, out: Path,
+    bad_rows: Literal["stop", "skip"] = "stop", *, force: bool,
 ) -> str:  # fmt: skip
     """Writes a valid run file and returns one line about it. Raises `ConfigError` or `DataError`; an existing file is
     kept unless `force`."""
@@ -79,7 +80,7 @@ def write_run_file(
     columns = _columns(data, form)
     text = text or _guess(columns, _TEXT_NAMES, "text", data)
     gold = gold or _guess(columns, _GOLD_NAMES, "gold", data)
-    settings = {"path": str(data), "format": form, "text": text, "gold": gold, "licence": "own"}
+    settings = {"path": str(data), "format": form, "text": text, "gold": gold, "licence": "own", "bad_rows": bad_rows}
     table = DataTable.model_validate({**settings, "train": 2, "held_out": 1, "validation": 1})
     rows = read_rows(data, table).good
     labels = _labels(rows, gold)
@@ -93,6 +94,7 @@ def write_run_file(
         format=_toml(form),
         text=_toml(text),
         gold=_toml(gold),
+        bad_rows=_toml(bad_rows),
         train=train,
         held_out=held_out,
         validation=validation,

@@ -59,7 +59,7 @@ def read_rows(path: Path, table: DataTable) -> Rows:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise DataError(
             f"{path} has {len(bad)} bad rows of {len(good) + len(bad)}: {shown}{more}",
-            fix='mend those lines, or set data.bad_rows = "skip" to go on without them',
+            fix='mend those lines, or go on without them: bad_rows = "skip" under [data], --bad-rows skip for init',
         )
     if not good:
         raise DataError(f"{path} has no usable row", fix=f"it needs a column {table.text!r} with text")
