@@ -1,5 +1,6 @@
 import json
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,3 +42,9 @@ def test_digest_is_tagged_sha256() -> None:
 
 def test_decimals_are_exact() -> None:
     assert decimals({"a": [0.1, 1, True], "b": (6e-4,)}) == {"a": ["0.1", 1, True], "b": ["0.0006"]}
+
+
+@given(values)
+def test_the_fast_encoder_writes_the_same_bytes(value: object) -> None:
+    """Records of examples are written by orjson; the verifier reads them back as canonical JSON."""
+    assert orjson.dumps(value, option=orjson.OPT_SORT_KEYS) == canonical(value)

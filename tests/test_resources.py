@@ -27,7 +27,7 @@ def pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resource:
     """A source archive with an archive inside; only pip's download is replaced."""
     wanted = Resource(
         "x", "data", "x==1", "0" * 64, False, ("pkg/inner.tar.gz", "deep/file.txt"),
-        digest_bytes(CONTENT).removeprefix("sha256:"), len(CONTENT), "MIT", "test", "a test file",
+        digest_bytes(CONTENT).removeprefix("sha256:"), len(CONTENT), "MIT", "test", "a test file", "",
     )  # fmt: skip
 
     def download(_: Resource, scratch: Path) -> Path:
@@ -82,7 +82,7 @@ def test_missing_member(pinned: Resource, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_package_that_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    wanted = Resource("x", "data", "no-such-package-xyz==1", "0" * 64, True, ("a",), "0" * 64, 1, "MIT", "t", "d")
+    wanted = Resource("x", "data", "no-such-package-xyz==1", "0" * 64, True, ("a",), "0" * 64, 1, "MIT", "t", "d", "")
     with pytest.raises(ResourceError, match="could not fetch"):
         fetch(wanted, tmp_path / "cache")
 

@@ -160,6 +160,7 @@ class TeacherTable(Table):
     attempts: Count = 6
     price: PriceTable | None = None
     accepted_risk: AcceptedRiskTable | None = None
+    lineage: str | None = None  # lineage.json of a teacher that is itself a student
 
     @model_validator(mode="after")
     def _consistent(self) -> "TeacherTable":
@@ -205,6 +206,7 @@ class TrainTable(Table):
     average_last: float = Field(default=0.5, ge=0, lt=1)  # share of the run whose weights are averaged
     train_embeddings: bool = False
     checkpoint_every_s: float = Field(default=60, gt=0)
+    segment_steps: Count = 250  # the whole state is kept so often, so that any stretch between can be trained again
     validate_per_epoch: Count = 2
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
@@ -219,6 +221,15 @@ class ClaimTable(Table):
     expected_discordance: Share = 0.17
 
 
+class ShipTable(Table):
+    """What the conditions of the sources' terms are held against: what nobody says here is not known."""
+
+    commercial: bool | None = None
+    monthly_users: int | None = Field(default=None, ge=0)
+    licence_files: tuple[str, ...] = ()  # copies of licences that must go along, each named after its entry: mit.txt
+    inherited_risks: dict[str, AcceptedRiskTable] = {}  # by subject: a risk an ancestor carries, accepted again
+
+
 class RunConfig(Table):
     """A whole run. `sizes` holds named overrides, for instance `sizes.quick."data.train" = 300`."""
 
@@ -230,6 +241,7 @@ class RunConfig(Table):
     student: StudentTable
     train: TrainTable
     claim: ClaimTable
+    ship: ShipTable = ShipTable()
     sizes: dict[str, dict[str, Any]] = {}
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ class Role(StrEnum):
     PROMPT_AUTHOR = "prompt-author"
     PARAPHRASER = "paraphraser"
     RATER = "rater"
+    BASE_LINEAGE = "base-lineage"  # whose weights the student starts from: no loss tokens, but taken all the same
     EVALUATION = "evaluation"
 
 
@@ -240,8 +241,8 @@ class Checkpoint(Record):
     weights: str
     parent: str
     config: str
-    optimizer: str
-    rng: str
+    state: str  # digest of the whole state at the end: weights, average, optimizer, random state
+    chain: str  # digest of the last line of the chain over all boundaries, which names each line before
     step: int
     data_position: int
     loss_tokens: dict[str, int]  # by "<role>"; counted from the batches stepped
@@ -265,7 +266,8 @@ class Statement(Record):
     hardware: str
     started_at: str
     ended_at: str
-    signer: str
+    signer: str  # verification key of whoever signs the checkpoint over this; empty when nobody does
+    salt: str  # 32 bytes in hexadecimal: the entry's hash is public, and must not let anybody guess the entry
     previous: str  # digest of the entry before; locates a change that the root only detects
 
 

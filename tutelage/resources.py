@@ -37,6 +37,7 @@ class Resource:
     licence: str  # SPDX
     provider: str
     description: str
+    url: str  # where people find out about it; nothing is fetched from there
 
 
 SMOLLM2 = Resource(
@@ -51,6 +52,7 @@ SMOLLM2 = Resource(
     licence="Apache-2.0",
     provider="huggingface",
     description="SmolLM2-135M-Instruct, Q4_1 GGUF",
+    url="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
 )
 
 FILM_REVIEWS = Resource(
@@ -68,6 +70,7 @@ FILM_REVIEWS = Resource(
     licence="MIT",
     provider="vaderSentiment",
     description="10,605 film-review sentences with mean human ratings (Hutto & Gilbert, ICWSM 2014)",
+    url="https://github.com/cjhutto/vaderSentiment",
 )
 
 RESOURCES = {resource.name: resource for resource in (SMOLLM2, FILM_REVIEWS)}

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from tests.loopback import WORDS, Teacher, serving
 from tests.models.tiny import save_tiny
 from tutelage.config import RunConfig, load_config
+from tutelage.jsonl import read_lines
+from tutelage.ledger.keys import Signer
 from tutelage.pipeline.distil import distil
 from tutelage.pipeline.run import Run
 from tutelage.progress import Quiet, Stop
+from tutelage.records import Statement
 
 RUN_FILE = """
 [run]
@@ -51,6 +55,7 @@ layers = 1
 epochs = 6
 batch_size = 8
 learning_rate = 0.01
+segment_steps = 30
 
 [claim]
 margin = 0.1
@@ -58,11 +63,12 @@ margin = 0.1
 
 
 class Made(NamedTuple):
-    """A finished run, its run file and its teacher."""
+    """A finished run, its run file, its teacher, and who signed it."""
 
     folder: Path
     run_file: Path
     teacher: Teacher
+    signer: Signer
 
 
 def write_data(path: Path, count: int = 220) -> Path:
@@ -87,11 +93,16 @@ def make_config(folder: Path, teacher: Teacher, base: Path) -> Path:
     return run_file
 
 
-def do(run_file: Path, folder: Path, **overrides: object) -> RunConfig:
+def do(run_file: Path, folder: Path, signer: Signer | None = None, **overrides: object) -> RunConfig:
     config = load_config(run_file, None, overrides)
-    with Run(folder, Quiet(), Stop()) as run:
+    with Run(folder, Quiet(), Stop(), signer) as run:
         distil(config, run)
     return config
+
+
+def entries_of(folder: Path) -> list[Statement]:
+    """The log of a run."""
+    return [Statement.from_json(entry) for entry in read_lines(folder / "ledger" / "log.jsonl")]
 
 
 @pytest.fixture(scope="session")
@@ -106,11 +117,16 @@ def teacher() -> Iterator[Teacher]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher, base: Path) -> Made:
+def signer() -> Signer:
+    return Signer("example.org/ada", ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256R1()))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, teacher: Teacher, base: Path, signer: Signer) -> Made:
     folder = tmp_path_factory.mktemp("whole")
     run_file = make_config(folder, teacher, base)
-    do(run_file, folder / "run")
-    return Made(folder / "run", run_file, teacher)
+    do(run_file, folder / "run", signer)
+    return Made(folder / "run", run_file, teacher, signer)
 
 
 @pytest.fixture

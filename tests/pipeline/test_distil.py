@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.loopback import Teacher, problem, serving
-from tests.pipeline.conftest import Made, do, make_config
+from tests.pipeline.conftest import Made, do, entries_of, make_config
 from tutelage.config import load_config
 from tutelage.errors import DataError, Interrupted, StorageError, TeacherError, TermsError
-from tutelage.ledger.log import Log
+from tutelage.ledger.keys import Signer
 from tutelage.ledger.verify import verify
 from tutelage.pipeline.distil import distil
 from tutelage.pipeline.plan import describe, plan
@@ -43,48 +43,48 @@ def test_what_a_run_makes(finished: Made) -> None:
     assert claim["verdict"] in page
 
 
-def test_running_again_asks_nothing_and_changes_nothing(copied: Made) -> None:
-    asked, entries = copied.teacher.asked, Log(copied.folder / "provenance").size
+def test_running_again_asks_nothing_and_changes_nothing(copied: Made, signer: Signer) -> None:
+    asked, entries = copied.teacher.asked, len(entries_of(copied.folder))
     before = {path: path.stat().st_mtime_ns for path in (copied.folder / "student").iterdir()}
-    do(copied.run_file, copied.folder)
+    do(copied.run_file, copied.folder, signer)
     assert copied.teacher.asked == asked
-    assert Log(copied.folder / "provenance").size == entries
+    assert len(entries_of(copied.folder)) == entries
     assert before == {path: path.stat().st_mtime_ns for path in (copied.folder / "student").iterdir()}
 
 
-def test_only_the_stages_that_a_change_touches_run_again(copied: Made) -> None:
+def test_only_the_stages_that_a_change_touches_run_again(copied: Made, signer: Signer) -> None:
     asked = copied.teacher.asked
-    do(copied.run_file, copied.folder, **{"train.epochs": 1})
+    do(copied.run_file, copied.folder, signer, **{"train.epochs": 1})
     assert copied.teacher.asked == asked, "the teacher's answers are still good"
-    stages = [entry.stage for entry in Log(copied.folder / "provenance").statements() if entry.kind == "statement"]
-    assert stages[-4:] == ["train", "ship", "prove", "report"]
+    stages = [entry.stage for entry in entries_of(copied.folder) if entry.kind == "statement"]
+    assert stages[-6:] == ["train", "account", "ship", "prove", "report", "seal"]
     evidence = json.loads((copied.folder / "evidence.json").read_text())
     assert evidence["looks"]["held_out"] == 2, "each look at the held-out labels is counted"
     assert not verify(copied.folder).findings
 
 
-def test_going_back_to_an_earlier_configuration_is_done_once(copied: Made) -> None:
+def test_going_back_to_an_earlier_configuration_is_done_once(copied: Made, signer: Signer) -> None:
     for epochs in (1, 6, 6):
-        do(copied.run_file, copied.folder, **{"train.epochs": epochs})
-    stages = [entry.stage for entry in Log(copied.folder / "provenance").statements() if entry.kind == "statement"]
+        do(copied.run_file, copied.folder, signer, **{"train.epochs": epochs})
+    stages = [entry.stage for entry in entries_of(copied.folder) if entry.kind == "statement"]
     assert stages.count("train") == 3, "the first, the other, and the first again; the second time it is found"
     assert not verify(copied.folder).findings
 
 
-def test_a_page_that_was_deleted_is_made_again(copied: Made) -> None:
+def test_a_page_that_was_deleted_is_made_again(copied: Made, signer: Signer) -> None:
     (copied.folder / "report.html").unlink()
-    do(copied.run_file, copied.folder)
+    do(copied.run_file, copied.folder, signer)
     assert (copied.folder / "report.html").exists()
 
 
-def test_another_server_on_another_port_is_another_teacher(copied: Made) -> None:
+def test_another_server_on_another_port_is_another_teacher(copied: Made, signer: Signer) -> None:
     with serving(Teacher()) as other:
-        do(copied.run_file, copied.folder, **{"teacher.url": other.base_url})
+        do(copied.run_file, copied.folder, signer, **{"teacher.url": other.base_url})
         assert other.asked == 180
 
 
 def test_the_claim_and_the_selection_come_before_what_they_bind(finished: Made) -> None:
-    entries = [(entry.kind, entry.stage) for entry in Log(finished.folder / "provenance").statements()]
+    entries = [(entry.kind, entry.stage) for entry in entries_of(finished.folder)]
     assert entries[0] == ("opened", "run")
     assert entries.index(("statement", "terms")) < entries.index(("intent", "collect"))
     assert entries.index(("statement", "curate")) < entries.index(("intent", "train"))

@@ -178,6 +178,23 @@ def test_hostile_roles_and_labels_stay_inside_pictures(evidence):
     assert_inert(html)
 
 
+def test_accepted_risks_warnings_and_what_is_inherited_are_shown(evidence):
+    html = build_report(evidence)
+    text, plain = Page(html).text, result_table(evidence)
+    said = "risk accepted by A. Person: counsel approved it (for this invented report)"
+    heading = "A person accepted what the terms do not cover"
+    assert text.count(said) == 2 and said in plain
+    assert html.index(heading) < html.index('<nav aria-label="On this page">') < html.rindex("counsel approved it")
+    for words_ in ("unknown, risk accepted", "inherited: an older model (teacher of imaginary-base)"):
+        assert words_ in text and words_ in plain
+    for warning in (warning for term in evidence["terms"] for warning in term["warnings"]):
+        assert warning in text and warning in " ".join(plain.split())
+    assert "checked on ," not in text and "(, )" not in text + plain
+    for term in evidence["terms"]:
+        term["accepted_risks"] = []
+    assert heading not in build_report(evidence) and "risk accepted" not in Page(build_report(evidence)).text
+
+
 def test_embedded_evidence_cannot_end_its_element(evidence):
     evidence["notes"] = ["</script><!--<script>\u2028\u2029&amp;"]
     raw = "".join(Page(build_report(evidence)).scripts)

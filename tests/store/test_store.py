@@ -1,4 +1,5 @@
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -172,3 +173,32 @@ def test_segments_are_private(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.put(*answer(1))
     assert (tmp_path / "000001.seg").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("rebuilt", [False, True], ids=["as written", "index rebuilt"])
+def test_pairs_come_in_the_order_asked_with_their_questions(tmp_path: Path, rebuilt: bool) -> None:
+    with Store(tmp_path) as store:
+        for number in range(1200):  # more than one question to the index
+            store.put(*answer(number))
+    if rebuilt:
+        (tmp_path / "index.sqlite").unlink()
+    order = [*range(1199, -1, -3), 0, 5, 5]
+    with Store(tmp_path) as store:
+        pairs = list(store.pairs(question(number).digest for number in order))
+        assert [pair.exchange["answer"] for pair in pairs] == [f"answer {number}" for number in order]
+        assert [pair.request["messages"][0]["content"] for pair in pairs] == [f"question {number}" for number in order]
+        assert pairs[0].digest == store.digest_at(question(1199).digest)
+        with pytest.raises(StorageError, match="no exchange"):
+            list(store.pairs([question(5000).digest]))
+
+
+def test_an_index_of_an_older_form_is_built_anew(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put(*answer(1))
+    database = sqlite3.connect(tmp_path / "index.sqlite")
+    database.execute("PRAGMA user_version=1")
+    database.execute("DROP TABLE exchange")
+    database.execute("CREATE TABLE exchange (address TEXT PRIMARY KEY, digest TEXT, segment TEXT, offset INTEGER)")
+    database.close()
+    with Store(tmp_path) as store:
+        assert next(store.pairs([question(1).digest])).exchange["answer"] == "answer 1"

@@ -31,6 +31,7 @@ clauses:
 conditions:
   - id: notice-file
     argument: ""
+    when: handed-on
     words: Keep the notice.
 purposes:
   internal: {status: allowed, clause: "1", conditions: []}
@@ -53,7 +54,8 @@ def written(folder: Path, text: str, name: str = "sample.yaml") -> Path:
 def test_a_good_file_loads(tmp_path: Path) -> None:
     entry = load_entry(written(tmp_path, GOOD))
     assert entry.rule(Purpose.DISTRIBUTED).status is Status.CONDITIONAL
-    assert [condition.id for condition in entry.conditions_of(entry.rule(Purpose.DISTRIBUTED))] == ["notice-file"]
+    (condition,) = entry.conditions_of(entry.rule(Purpose.DISTRIBUTED))
+    assert (condition.id, condition.when, condition.entry) == ("notice-file", "handed-on", "sample")
     assert entry.clause("1").effective == "2024-01"
     assert entry.aliases == ("sample-1", "Sample One")
 
@@ -86,6 +88,11 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
         ('text_digest: ""', "text_digest: sha256:12", r"clauses\[0\].text_digest"),
         ('text_digest: ""', 'text_digest: ""\n    url: x', r"clauses\[0\].url: unknown key"),
         (CLAUSE, CLAUSE + CLAUSE, r"clauses: \['1'\] given twice"),
+        ("when: handed-on", "when: sometimes", r"conditions\[0\].when: 'sometimes' is not one of always, handed-on"),
+        ("    when: handed-on\n", "", r"conditions\[0\].when: missing"),
+        ("id: notice-file", "id: user-cap", r"conditions\[0\].argument: '' is not a number of monthly users"),
+        ("id: notice-file", "id: name-prefix", r"conditions\[0\].argument: name-prefix needs the text"),
+        ("id: notice-file", "id: display", r"conditions\[0\].argument: display needs the text"),
         ("id: notice-file", "id: notice", r"conditions\[0\].id: 'notice' is not one of"),
         ("words: Keep the notice.", 'words: ""', r"conditions\[0\].words"),
         ("conditions: [notice-file]", "conditions: [display]", r"purposes.distributed.conditions"),
@@ -197,6 +204,8 @@ def test_every_shipped_file(path: Path) -> None:
         assert not re.search("[“”]", clause.gist), "gists are our words, not quotations"
     assert entry.digest == load_entry(path).digest
     assert entry.kind is Kind.LICENCE or not entry.versioned
+    for rule in entry.rules:
+        assert rule.status is not Status.UNKNOWN or entry.caveats, "what was not read says what is known second-hand"
 
 
 def test_the_licences_of_the_demo_are_known() -> None:

@@ -23,16 +23,33 @@ _VERBS = {
     "plan": ("tutelage.cli.plan:plan", "Terms, tokens, cost, time, disk and power of a run; asks and spends nothing."),
     "run": ("tutelage.cli.run:run", "Do the job a run file describes; running it again resumes."),
     "serve": ("tutelage.cli.serve:serve", "Answer the OpenAI API with a run's student."),
-    "verify": ("tutelage.cli.verify:verify", "Is a run's record whole, and what share came from whom?"),
+    "verify": ("tutelage.cli.verify:verify", "Does a record, or what was disclosed of it, hold; what came from whom?"),
+    "sign": ("tutelage.cli.sign:sign", "Sign a finished run with your key."),
+    "cosign": ("tutelage.cli.sign:cosign", "Witness somebody else's record: sign that it was seen, and when."),
+    "replay": ("tutelage.cli.replay:replay", "Train a segment of a run again: does it give what the record says?"),
     "doctor": ("tutelage.cli.doctor:doctor", "What this machine has for the work, and what is missing."),
 }
 for _verb, (_target, _line) in _VERBS.items():
     app.command(_target, name=_verb, help=_line)
 terms = App(name="terms", help="What licences and providers allow.")
 terms.command("tutelage.cli.terms:check", name="check", help="May this run learn from its teacher, data and base?")
+terms.command("tutelage.cli.terms:explain", name="explain", help="What the texts say of any combination, and why.")
 terms.command("tutelage.cli.terms:list_terms", name="list", help="Every licence and provider that is known.")
 terms.command("tutelage.cli.terms:show", name="show", help="One entry: clauses, sources, dates, conditions.")
 app.command(terms)
+disclose = App(name="disclose", help="Show one thing about a record to somebody who sees none of the data.")
+disclose.command("tutelage.cli.disclose:share", name="share", help="What share came from a teacher.")
+disclose.command("tutelage.cli.disclose:absence", name="absence", help="That nothing came from a teacher.")
+disclose.command("tutelage.cli.disclose:example", name="example", help="That one example was used, and how.")
+disclose.command("tutelage.cli.disclose:audit", name="audit", help="Examples drawn at random, for an auditor.")
+disclose.command("tutelage.cli.disclose:consistency", name="consistency", help="That nothing was rewritten since.")
+app.command(disclose)
+key = App(name="key", help="The keys that records are signed with.")
+key.command("tutelage.cli.key:new", name="new", help="Make a key.")
+key.command("tutelage.cli.key:list_keys", name="list", help="The keys you have.")
+key.command("tutelage.cli.key:rotate", name="rotate", help="Replace a key; both sign the handing over.")
+key.command("tutelage.cli.key:revoke", name="revoke", help="Declare that a key counts no more.")
+app.command(key)
 
 
 def main(arguments: list[str] | None = None) -> None:

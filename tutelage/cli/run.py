@@ -77,6 +77,7 @@ def _distil(config: "RunConfig", run_file: Path, folder: Path, quiet: bool) -> i
     import json
 
     from tutelage.jsonl import write_whole
+    from tutelage.ledger.keys import default_signer
     from tutelage.pipeline.distil import distil
     from tutelage.pipeline.run import Run
     from tutelage.progress import Lines, Quiet, stop_on_signals
@@ -84,7 +85,10 @@ def _distil(config: "RunConfig", run_file: Path, folder: Path, quiet: bool) -> i
 
     progress = Quiet() if quiet else Lines()
     text = run_file.read_bytes()
-    with stop_on_signals(progress) as stop, Run(folder, progress, stop) as under_way:
+    signer = default_signer()
+    if signer is None:
+        progress.say("record: not signed, since there is no key; make one with: tutelage key new NAME")
+    with stop_on_signals(progress) as stop, Run(folder, progress, stop, signer) as under_way:
         write_whole(folder / "run.toml", text)
         report = distil(config, under_way)
     evidence = json.loads((folder / "evidence.json").read_bytes())

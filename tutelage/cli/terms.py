@@ -1,4 +1,4 @@
-"""`tutelage terms`: check a run file against what licences and providers allow; list and show what is known."""
+"""`tutelage terms`: check a run file against what licences and providers allow; explain, list and show what is known."""
 
 from pathlib import Path
 from typing import Annotated
@@ -38,11 +38,50 @@ def check(
 
     gate = check_terms(load_config(run_file, size, parse_overrides(set_)), datetime.now(UTC).date().isoformat())
     if json:
-        verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base}
-        print_json({"permitted": gate.together.permits, "verdicts": verdicts})
+        verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base, "inherited": list(gate.inherited)}
+        print_json({"permitted": gate.permits, "unmet": list(gate.unmet), "verdicts": verdicts})
     else:
-        print("\n".join(describe(verdict) for verdict in (gate.teacher, gate.data, gate.base)))
-    return 0 if gate.together.permits else 1
+        print("\n".join(describe(verdict) for verdict in (gate.teacher, gate.data, gate.base, *gate.inherited)))
+        print("\n".join(f"not met: {problem}" for problem in gate.unmet), end="\n" if gate.unmet else "")
+    return 0 if gate.permits else 1
+
+
+def explain(
+    *, licence: str = "", route: str = "embedded", purpose: str = "internal", date: str = "", json: bool = False
+) -> int:
+    """What the texts say of any combination, without a run file. Exit code 1 when it is not permitted.
+
+    Parameters
+    ----------
+    licence
+        Licence of the model or data: id, SPDX id or alias. Empty: its weights are not public.
+    route
+        How it is reached: embedded, local, loopback, or a provider's id, alias or host name.
+    purpose
+        internal, distributed, classifier-only, competing-product, research or same-platform.
+    date
+        The day to judge by, YYYY-MM-DD. Default: today in UTC.
+    json
+        Print one JSON object.
+    """
+    from datetime import UTC, datetime
+
+    from tutelage.cli.output import print_json
+    from tutelage.terms.check import check as judge
+    from tutelage.terms.check import way_out
+    from tutelage.terms.explain import ages_days
+    from tutelage.terms.explain import explain as in_words
+    from tutelage.terms.registry import load_registry
+
+    entries = load_registry()
+    day = date or datetime.now(UTC).date().isoformat()
+    verdict = judge(entries, subject="the model", licence=licence, route=route, purpose=purpose, today=day)
+    if json:
+        more = {"permitted": verdict.permits, "age_days": ages_days(verdict), "what_would_change": way_out(verdict)}
+        print_json({"verdict": verdict, **more})
+    else:
+        print(in_words(verdict, entries))
+    return 0 if verdict.permits else 1
 
 
 def list_terms(*, json: bool = False) -> int:

@@ -1,10 +1,11 @@
-"""The log: one canonical JSON statement a line, each naming the digest of the line before; its root in a checkpoint.
+"""The event log: one canonical JSON statement a line, a Merkle tree over them in tiles, its root in a signed checkpoint.
 
-`provenance/log.jsonl` holds the statements; `provenance/checkpoint` holds origin, size and root (base64) as the first
-three lines of a C2SP checkpoint. Both are written with fsync; a torn last line is cut off before the next append.
+`ledger/log.jsonl` holds the statements and is private; `provenance/tile` (C2SP tlog-tiles, hashes alone) and
+`provenance/checkpoint` (C2SP tlog-checkpoint, a signed note when there is a key) are for everybody. Statements carry a
+salt each, so a hash tells nothing of what it covers. Everything is written with fsync; a torn last line is cut off before
+the next append.
 """
 
-import base64
 import contextlib
 import json
 import os
@@ -12,28 +13,46 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tutelage.canon import canonical, digest_bytes
-from tutelage.errors import StorageError
+from tutelage.errors import ConfigError, StorageError
 from tutelage.jsonl import write_whole
+from tutelage.ledger.keys import Signer
 from tutelage.ledger.merkle import leaf_hash, root
+from tutelage.ledger.note import checkpoint_text
+from tutelage.ledger.tiles import write_tiles
+from tutelage.ledger.verify import parse_note
 from tutelage.records import Statement
 
+BEFORE_TRAINING = "before-training.json"
 NOTHING_BEFORE = "sha256:" + 64 * "0"
 
 
 class Log:
-    """The log of one run folder."""
+    """The log of one run folder. `origin` names it for ever; `signer` signs its checkpoints, None leaves them unsigned."""
 
-    def __init__(self, provenance: Path) -> None:
-        self.path = provenance / "log.jsonl"
-        self.checkpoint = provenance / "checkpoint"
+    def __init__(self, run: Path, origin: str, signer: Signer | None) -> None:
+        self.path = run / "ledger" / "log.jsonl"
+        self.public = run / "provenance"
+        self.checkpoint = self.public / "checkpoint"
+        self.origin = origin
+        self.signer = signer
         self._lines = list(self._whole_lines())
+        self._leaves = [leaf_hash(line) for line in self._lines]
         if self._lines:
-            self._write_checkpoint()  # a kill may have come between the line and its checkpoint
+            self._publish(0)  # a kill may have come between the line and its checkpoint
 
     def append(self, statement: Statement) -> str:
-        """Appends the statement, which must name the line before; returns its digest."""
+        """Appends the statement, which must name the line before; returns its digest.
+
+        Raises `ConfigError` when the record is signed with another key than is at hand.
+        """
         if statement.previous != self.last_digest:
             raise ValueError(f"statement names {statement.previous}, the log ends with {self.last_digest}")
+        holder = self.signed_by
+        if holder and (self.signer is None or self.signer.name != holder):
+            raise ConfigError(
+                f"this record is signed by {holder}, and what is added to it must be too",
+                fix=f"make {holder} the default key (tutelage key list), or choose another --out",
+            )
         line = canonical(statement.to_json())
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -47,8 +66,33 @@ class Log:
         except OSError as error:
             raise StorageError(f"cannot write {self.path}: {error}", fix="free disk space and run again") from error
         self._lines.append(line)
-        self._write_checkpoint()
+        self._leaves.append(leaf_hash(line))
+        self._publish(len(self._lines) - 1)
         return digest_bytes(line)
+
+    def keep_checkpoint(self, size: int) -> None:
+        """Keeps the checkpoint over the first `size` entries, which an outside witness may sign, and publishes the last of
+        them. One that was kept is left as it is: signing it later would say that it was signed then."""
+        path = self.public / "checkpoints" / str(size)
+        if not path.exists():
+            current = self.checkpoint.read_bytes()
+            text = checkpoint_text(self.origin, size, root(self._leaves[:size])).encode()
+            write_whole(path, current if current.startswith(text) else text)
+        write_whole(self.public / BEFORE_TRAINING, self._lines[size - 1] + b"\n")
+
+    def sign(self) -> None:
+        """Signs the checkpoint with the key at hand, in place of whoever signed it before; without a key nothing is done."""
+        text = checkpoint_text(self.origin, self.size, root(self._leaves))
+        if self.signer is not None and (note := self.signer.note(text)) != self.checkpoint.read_text(encoding="utf-8"):
+            write_whole(self.checkpoint, note.encode())
+
+    @property
+    def signed_by(self) -> str:
+        """Name of the key that signed the checkpoint; empty when none did."""
+        if not self.checkpoint.exists():
+            return ""
+        signatures = parse_note(self.checkpoint.read_text(encoding="utf-8")).signatures
+        return signatures[0][0] if signatures else ""
 
     @property
     def last_digest(self) -> str:
@@ -60,17 +104,24 @@ class Log:
 
     @property
     def root(self) -> str:
-        return "sha256:" + root(leaf_hash(line) for line in self._lines).hex()
+        return self.root_at(self.size)
+
+    def root_at(self, size: int) -> str:
+        """The root when the log had `size` entries."""
+        return "sha256:" + root(self._leaves[:size]).hex()
 
     def statements(self) -> Iterator[Statement]:
         for line in self._lines:
             yield Statement.from_json(json.loads(line))
 
-    def _write_checkpoint(self) -> None:
-        encoded = base64.b64encode(bytes.fromhex(self.root.removeprefix("sha256:"))).decode()
-        content = f"tutelage/run\n{self.size}\n{encoded}\n".encode()
-        if not self.checkpoint.exists() or self.checkpoint.read_bytes() != content:
-            write_whole(self.checkpoint, content)
+    def _publish(self, kept: int) -> None:
+        """Tiles and checkpoint for what the log holds; one that says the same and is signed is left as it is."""
+        write_tiles(self.public / "tile", self._leaves, kept)
+        text = checkpoint_text(self.origin, self.size, root(self._leaves))
+        found = self.checkpoint.read_text("utf-8", "replace") if self.checkpoint.exists() else ""
+        if found.startswith(text + "\n") or (found == text and self.signer is None):
+            return
+        write_whole(self.checkpoint, (text if self.signer is None else self.signer.note(text)).encode())
 
     def _whole_lines(self) -> Iterator[bytes]:
         with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:

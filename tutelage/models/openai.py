@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -16,7 +19,16 @@ from tutelage.wire.values import WireError
 
 MAX_BODY_BYTES = 32 << 20
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+# OpenRouter's own switch (its provider-routing reference): only providers that allow training on their text may answer.
+DISTILLABLE_ONLY = {"provider": {"enforce_distillable_text": True}}
 _DECIMALS = ("temperature", "top_p", "presence_penalty", "frequency_penalty")
+
+
+def switches(endpoint: Endpoint) -> Mapping[str, Any]:
+    """Parameters that every request to this endpoint must carry, whoever asks: OpenRouter's switch, else none."""
+    names = (endpoint.provider, endpoint.route, urlsplit(endpoint.base_url).hostname or "")
+    found = [re.fullmatch(r"openrouter|(.+\.)?openrouter\.ai\.?", name.strip().casefold()) for name in names]
+    return DISTILLABLE_ONLY if any(found) else {}
 
 
 def request_body(request: Request) -> dict[str, Any]:
@@ -64,6 +76,12 @@ class OpenAIModel:
     async def complete(self, request: Request) -> Reply:
         """Raises `AskAgain` (safe to repeat), `Refused` (this question) or `TeacherError` (key refused, unknown model)."""
         assert self._session is not None
+        must = switches(self.endpoint)
+        if any(request.params.get(key) != value for key, value in must.items()):
+            raise TeacherError(
+                f"a request to {self.endpoint.base_url} does not carry {json.dumps(must)}",
+                fix="build it with models.questions.label_request; it is never sent without",
+            )
         path, parse = (
             ("completions", parse_completion) if request.is_completion else ("chat/completions", parse_chat_response)
         )
@@ -78,6 +96,12 @@ class OpenAIModel:
             raise AskAgain(f"cannot connect to {self.endpoint.base_url}: {error.os_error or error}") from error
         except aiohttp.ClientError as error:
             raise AskAgain(f"the connection broke: {type(error).__name__}: {error}") from error
+        if must and _none_allows(status, body):
+            raise TeacherError(
+                f"{self.endpoint.base_url} answered HTTP {status}: {_error_text(body)}: no provider of "
+                f"{self.endpoint.model!r} allows training on its text",
+                fix="choose a model whose maker allows it (OpenRouter marks them distillable), or check teacher.model",
+            )
         if status in _RETRY_STATUS:
             throttled = status in (429, 529)
             raise AskAgain(f"HTTP {status}: {_error_text(body)}", retry_after_s(headers), throttled=throttled)
@@ -102,6 +126,17 @@ async def _read_limited(response: aiohttp.ClientResponse) -> bytes:
             )
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def _none_allows(status: int, body: bytes) -> bool:
+    """A refusal under the switch: HTTP 404, or an error that no endpoint or provider is left, whatever its status."""
+    if status == 404:
+        return True
+    try:
+        has_error = bool(json.loads(body).get("error"))
+    except (ValueError, AttributeError, RecursionError):
+        return False
+    return has_error and bool(re.search(r"\bno (\w+ )?(endpoint|provider)", _error_text(body), re.IGNORECASE))
 
 
 def _error_text(body: bytes) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from tutelage.config import TaskTable, TeacherTable
 from tutelage.models.ask import Asking, ask
 from tutelage.models.base import Endpoint
+from tutelage.models.openai import switches
 from tutelage.records import Message, Prompt, Request
 
 
@@ -20,8 +21,9 @@ def label_params(teacher: TeacherTable, task: TaskTable) -> dict[str, Any]:
 
 
 def label_request(endpoint: Endpoint, messages: tuple[Message, ...], params: dict[str, Any], purpose: str) -> Request:
-    """One question at an endpoint, in a purpose's namespace; draw 0."""
-    return Request(messages, params, endpoint.model, endpoint.route, purpose, 0)
+    """One question at an endpoint, in a purpose's namespace; draw 0. What the endpoint must always be asked (`switches`)
+    is part of it, so the record shows that it was."""
+    return Request(messages, {**params, **switches(endpoint)}, endpoint.model, endpoint.route, purpose, 0)
 
 
 def ask_all(asking: Asking, requests: Sequence[Request], concurrency: int, what: str) -> None:

@@ -6,12 +6,14 @@ from typing import Any
 
 from tutelage.hardware import describe as describe_hardware
 from tutelage.jsonl import read_lines
+from tutelage.ledger.sources import TARGETS
 from tutelage.pipeline.gate import Gate, base_of, teacher_name
 from tutelage.pipeline.run import installed_versions
 from tutelage.pipeline.session import Session
 from tutelage.prompts import read_prompts
 from tutelage.prove.claims import power
 from tutelage.records import NUSD_PER_USD, Claim
+from tutelage.terms.model import Verdict
 
 SHOWN_VERSIONS = ("tutelage", "python", "torch", "transformers", "xllamacpp", "numpy", "scipy", "aiohttp")
 
@@ -53,7 +55,7 @@ def assemble(arc: Session, gate: Gate, claim: Claim) -> dict[str, Any]:
         "drops": _drops(run.folder, facts),
         "cost": costs,
         "provenance": _provenance(run, facts),
-        "terms": [_term(verdict) for verdict in (gate.teacher, gate.data, gate.base)],
+        "terms": _terms(gate),
         "looks": {
             "held_out": run.intents("prove"),
             "what_counts": "each configuration or student that was compared with the held-out labels in this run folder",
@@ -157,29 +159,41 @@ def _drops(folder: Path, facts: Any) -> list[dict[str, Any]]:
 
 
 def _provenance(run: Any, facts: Any) -> dict[str, Any]:
-    sources = facts["ship"]["sources"]
-    total = sum(row["loss_tokens"] for row in sources)
+    total = facts["account"]["loss_tokens"]
+    signed = run.signer is not None
+    who = f"signed by {run.signer.name}" if signed else "not signed: it names nobody"
     return {
-        "sources": [{**row, "share": row["loss_tokens"] / total} for row in sources],
+        "sources": [
+            {**row, "share": row["loss_tokens"] / total if row["role"] in TARGETS else None}
+            for row in facts["account"]["sources"]
+        ],
         "log_root": run.log.root,
         "entries": run.log.size,
+        "tier": f"L0, {who}; L1, committed before training, claimed by the signer" if signed else f"none, {who}",
         "upstream": "unknown: neither the teacher nor the base says which models' output it was trained on",
         "proves": [
             "every answer is stored as it was received and re-hashes to its name",
             "the training set was committed before training started, and what was stepped on is in it",
             "the weights are the ones the record names; nothing in the record changed since its root",
+            *(["who made the record, to whoever knows the signer's key"] if signed else []),
         ],
         "does_not_prove": [
-            "that nothing outside the record was trained on",
-            "who made the record: it is not signed",
-            "when: no outside clock has seen its root",
+            "that nothing outside the record was trained on: re-train segments with tutelage replay to find out",
+            *([] if signed else ["who made the record: it is not signed"]),
+            "when: no outside clock has seen its root; a witness's cosignature would show it",
         ],
     }
 
 
-def _term(verdict: Any) -> dict[str, Any]:
+def _terms(gate: Gate) -> list[dict[str, Any]]:
+    direct = [("teacher", gate.teacher), ("data", gate.data), ("base", gate.base)]
+    return [_term(of, verdict) for of, verdict in (*direct, *(("inherited", one) for one in gate.inherited))]
+
+
+def _term(of: str, verdict: Verdict) -> dict[str, Any]:
     reason = verdict.decisive
     return {
+        "of": of,
         "subject": verdict.subject,
         "licence": verdict.licence,
         "purpose": str(verdict.purpose),
@@ -189,6 +203,8 @@ def _term(verdict: Any) -> dict[str, Any]:
         "source": reason.source,
         "checked_on": reason.checked_on,
         "conditions": [condition.words for condition in verdict.conditions],
+        "warnings": list(verdict.warnings),
+        "accepted_risks": [risk.to_json() for risk in verdict.accepted_risks],
     }
 
 

@@ -1,42 +1,34 @@
-"""Salted commitments to stored exchanges, and the table of sources that training consumed."""
+"""Commitments to stored exchanges: what was collected, selected and proved with."""
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from tutelage.canon import canonical
-from tutelage.ledger.merkle import commitment
+from tutelage.ledger.examples import field_salt
+from tutelage.ledger.merkle import commitment, leaf_hash
+from tutelage.ledger.tiles import LevelWriter
 from tutelage.pipeline.run import Run
 
-
-def commit_exchanges(run: Run, addresses: Sequence[str]) -> str:
-    """Root over the salted leaves of the exchanges at these addresses, in order."""
-    return commitment(run.key, (canonical(run.store.get(address).to_json()) for address in addresses))
+SELECTION_TREE = Path("ledger") / "selection"
 
 
-def source_table(consumed: Iterable[dict[str, Any]], models: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Loss tokens and examples by (teacher, weights, licence, role), sorted, from the steps that were taken.
+def commit_exchanges(run: Run, tree: str, addresses: Sequence[str]) -> str:
+    """Root over the salted leaves of the exchanges at these addresses, in order; `tree` names what they are for."""
+    return commitment(run.key, tree, (canonical(pair.exchange) for pair in run.store.pairs(addresses)))
 
-    `consumed`: one row a step with `exchanges`, and loss tokens by role for each of them; `models`: the model of each
-    exchange. Every unit is an integer; examples are counted once however many epochs they were seen.
-    """
-    tokens: dict[tuple[str, str, str, str], int] = {}
-    examples: dict[tuple[str, str, str, str], set[str]] = {}
-    for step in consumed:
-        for exchange, by_role in zip(step["exchanges"], step["loss_tokens"], strict=True):
-            model = models[exchange]
-            for role, count in by_role.items():
-                if count:
-                    key = (model["model_asked"], model["weights_digest"], model["licence"], role)
-                    tokens[key] = tokens.get(key, 0) + count
-                    examples.setdefault(key, set()).add(exchange)
-    return [
-        {
-            "teacher": key[0],
-            "weights": key[1],
-            "licence": key[2],
-            "role": key[3],
-            "examples": len(examples[key]),
-            "loss_tokens": tokens[key],
-        }
-        for key in sorted(tokens)
-    ]
+
+def commit_selection(run: Run, rows: Sequence[dict[str, Any]]) -> str:
+    """Root over the selected exchanges in order, each by its blinded digest as its example record has it: an opened
+    record shows that its answer was selected before training, and nothing of the answer. Keeps the tree for proofs."""
+
+    def leaves() -> Iterator[bytes]:
+        for at, row in enumerate(rows):
+            salted = field_salt(run.key, "exchange", at) + row["exchange"].encode()
+            yield leaf_hash(hashlib.sha256(salted).digest())
+
+    with LevelWriter(run.folder / SELECTION_TREE) as tree:
+        for leaf in leaves():
+            tree.append(leaf)
+    return "sha256:" + tree.root.hex()

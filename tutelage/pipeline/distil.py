@@ -1,4 +1,4 @@
-"""The whole arc, in order: terms, data, collect, curate, student, train, ship, prove, report."""
+"""The whole arc, in order: terms, data, collect, curate, student, train, account, ship, prove, report, seal."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ from tutelage.jsonl import read_lines
 from tutelage.meter import Meter
 from tutelage.models.questions import label_params
 from tutelage.pipeline import evidence, learning
-from tutelage.pipeline.commit import commit_exchanges
-from tutelage.pipeline.gate import Gate, check_terms, require_terms
+from tutelage.pipeline.accounting import account
+from tutelage.pipeline.commit import SELECTION_TREE, commit_exchanges, commit_selection
+from tutelage.pipeline.gate import Gate, check_terms, require_permitted, require_terms
 from tutelage.pipeline.run import Done, Facts, Run
+from tutelage.pipeline.sealing import seal
 from tutelage.pipeline.serving import serve_teacher
 from tutelage.pipeline.session import Session, today
 from tutelage.prompts import read_prompts
@@ -35,14 +37,18 @@ def distil(config: RunConfig, run: Run) -> Path:
     collected = ask(session, data, gate)
     curated = select(session, collected)
     trained = learning.train(run, config, curated, student)
-    shipped = learning.ship(run, config, gate, trained, student)
+    accounted = account(run, config, curated, trained)
+    shipped = learning.ship(session, gate, trained, student, accounted)
     proved = evidence.prove(session, gate, claim, evidence.Inputs(data, curated, shipped, student))
-    return evidence.report(session, gate, claim, proved)
+    reported = evidence.report(session, gate, claim, proved)
+    seal(session, gate, shipped, reported)
+    return session.folder / evidence.PAGE
 
 
 def check(session: Session) -> Gate:
     """The terms stage: nothing is asked before it permits."""
     gate = check_terms(session.config, today())
+    require_permitted(gate)
     name = f"terms/{today()}-{gate.together.digest.removeprefix('sha256:')[:12]}.json"
     out = session.folder / name
 
@@ -102,7 +108,7 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
                 meter.add(served.cpu_s() - began if served.cpu_s else 0.0, asking.answered)
         rows = list(read_lines(session.folder / "collect" / "exchanges.jsonl"))
         cpu_ms, asked = meter.read()
-        facts |= {"commitment": commit_exchanges(session.run, [row["address"] for row in rows])}
+        facts |= {"commitment": commit_exchanges(session.run, "collect", [row["address"] for row in rows])}
         origin = {"teacher_weights": dict(served.weights)}
         return facts | origin | {"cpu_ms": cpu_ms, "cpu_questions": asked, **_bought(session.run, rows)}
 
@@ -123,11 +129,13 @@ def select(session: Session, collected: Done) -> Done:
         )  # fmt: skip
         rows = learning.read_selection(session.folder)["train"]
         # Committed before training starts: what is stepped on can be compared with it.
-        return facts | {"commitment": commit_exchanges(session.run, [row["address"] for row in rows])}
+        return facts | {"commitment": commit_selection(session.run, rows)}
 
     config = {"task": session.config.task.model_dump(mode="json"), "seed": session.config.run.seed}
-    outputs = ("curate/selection.json", "curate/drops.jsonl", "curate/decision.json")
-    return session.run.stage("curate", 1, config, {"collect": collected.outputs_digest}, outputs, work)
+    outputs = ("curate/selection.json", "curate/drops.jsonl", "curate/decision.json", SELECTION_TREE.as_posix())
+    done = session.run.stage("curate", 2, config, {"collect": collected.outputs_digest}, outputs, work)
+    session.run.commit({"root": done.facts["commitment"], "examples": done.facts["kept"]})
+    return done
 
 
 def _bought(run: Run, rows: list[dict[str, Any]]) -> Facts:

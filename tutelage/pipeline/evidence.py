@@ -24,6 +24,7 @@ from tutelage.prove.results import UNREAD, System, describe, disagreements, judg
 from tutelage.records import UNATS_PER_NAT, Claim, Role
 from tutelage.tasks import read_answer, student_messages, teacher_messages
 
+PAGE = "report.html"
 OUTPUTS = ("prove/scores.jsonl", "prove/exchanges.jsonl", "prove/results.json")
 
 
@@ -72,7 +73,7 @@ def prove(arc: Session, gate: Gate, claim: Claim, made: Inputs) -> Done:
             "tokens_per_question": {name: _tokens(meters, name) for name in ("teacher", "student")},
         }
         write_pretty(run.folder / "prove" / "results.json", results)
-        committed = commit_exchanges(run, [row["address"] for row in rows])
+        committed = commit_exchanges(run, "prove", [row["address"] for row in rows])
         return {"verdict": results["claim"]["verdict"], "items": len(gold_N), "commitment": committed}
 
     inputs = {
@@ -86,7 +87,7 @@ def prove(arc: Session, gate: Gate, claim: Claim, made: Inputs) -> Done:
     return run.stage("prove", 1, table, inputs, OUTPUTS, work)
 
 
-def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Path:
+def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Done:
     """`evidence.json` and `report.html`, from the log and the results; computes no statistic."""
     run = arc.run
 
@@ -95,16 +96,17 @@ def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Path:
 
         found = assemble(arc, gate, claim)
         write_pretty(run.folder / "evidence.json", found)
-        write_report(run.folder / "evidence.json", run.folder / "report.html")
+        write_report(run.folder / "evidence.json", run.folder / PAGE)
         return {}
 
-    run.stage("report", 1, {}, {"prove": proved.outputs_digest, "claim": claim.digest}, ("evidence.json",), work)
-    page = run.folder / "report.html"
+    inputs = {"prove": proved.outputs_digest, "claim": claim.digest}
+    done = run.stage("report", 1, {}, inputs, ("evidence.json",), work)
+    page = run.folder / PAGE
     if not page.exists():  # how it looks is no part of the record: it can be made again at any time
         from tutelage.report.build import write_report
 
         write_report(run.folder / "evidence.json", page)
-    return page
+    return done
 
 
 def _teacher(arc: Session, gate: Gate, claim: Claim, prompts: Prompts, meters: Path) -> Asked:

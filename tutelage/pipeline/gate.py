@@ -1,28 +1,42 @@
 """The terms stage: may we learn from this teacher, with this data, on this base, for this purpose, today?"""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tutelage.canon import canonical, digest_file, digest_of
 from tutelage.config import RunConfig
-from tutelage.errors import ResourceError
+from tutelage.errors import ConfigError, ResourceError, TermsError
 from tutelage.jsonl import write_whole
 from tutelage.resources import Resource, fetch, resource
-from tutelage.terms.check import check, combine, require
-from tutelage.terms.model import AcceptedRisk, Verdict
-from tutelage.terms.registry import load_registry
+from tutelage.ship.notices import licence_copies
+from tutelage.terms.check import accept, check, cited, combine, require, way_out
+from tutelage.terms.conditions import HANDED_ON, Obligations, Release, bound, obligations, unmet_at_start
+from tutelage.terms.lineage import Lineage, Made, Tie, inherited, of_file, of_folder, read_lineage
+from tutelage.terms.model import AcceptedRisk, Condition, Purpose, Verdict
+from tutelage.terms.registry import Registry, load_registry
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Gate(NamedTuple):
-    """One verdict a subject, and all of them together."""
+    """One verdict a subject, one an ancestor of theirs, and all of them together; `conditions` are those that bind this
+    student, `unmet` what of them the run file already breaks, `lineage` what the student will carry on."""
 
     teacher: Verdict
     data: Verdict
     base: Verdict
+    inherited: tuple[Verdict, ...]
     together: Verdict
+    conditions: tuple[Condition, ...]
+    unmet: tuple[str, ...]
+    lineage: Lineage
+
+    @property
+    def permits(self) -> bool:
+        """The terms permit the run, and the run file breaks no condition that is known already."""
+        return self.together.permits and not self.unmet
 
     @property
     def standing(self) -> str:
@@ -47,7 +61,8 @@ def teacher_licence(config: RunConfig) -> str:
 
 
 def check_terms(config: RunConfig, today: str) -> Gate:
-    """The verdicts for a run. Raises `ConfigError` for an unknown purpose or an incomplete accepted risk."""
+    """The verdicts for a run. Raises `ConfigError` for an unknown purpose, an incomplete accepted risk or one on nothing
+    that is inherited, and `DataError` for a lineage or a copy of a licence that cannot be read."""
     registry = load_registry()
     purpose = config.run.purpose
     risk = config.teacher.accepted_risk
@@ -66,7 +81,69 @@ def check_terms(config: RunConfig, today: str) -> Gate:
     data = check(registry, subject=source, licence=licence, route="local", purpose=purpose, today=today)
     start = base_of(config)
     base = check(registry, subject=start.name, licence=start.licence, route="local", purpose=purpose, today=today)
-    return Gate(teacher, data, base, combine([teacher, data, base]))
+    parents = _parents(config)
+    passed_on = _inherited(config, parents, registry, today)
+    conditions = (*base.conditions, *bound((*teacher.conditions, *data.conditions)))
+    conditions = tuple(dict.fromkeys((*conditions, *(one for each in passed_on for one in each.conditions))))
+    return Gate(
+        teacher=teacher,
+        data=data,
+        base=base,
+        inherited=passed_on,
+        together=combine([teacher, data, base, *passed_on]),
+        conditions=conditions,
+        unmet=_unmet(config, obligations(conditions), registry),
+        lineage=Lineage.of(
+            config.run.name, Made.STUDENT, {Tie.TEACHER: teacher, Tie.DATA: data, Tie.BASE: base}, parents
+        ),
+    )
+
+
+def _unmet(config: RunConfig, owed: Obligations, registry: Registry) -> tuple[str, ...]:
+    """What is broken already: a copy of a licence that will be missing is told now, not after the teacher is paid."""
+    found = unmet_at_start(owed, release(config))
+    try:
+        licence_copies(owed.copies, config.ship.licence_files, registry)
+    except TermsError as error:
+        found = (*found, f"{error.message}: {error.fix}")
+    return found
+
+
+def release(config: RunConfig, card: str = "", files: tuple[str, ...] = ()) -> Release:
+    """What the run file says of the student that will be handed on; `card` and `files` once they are there."""
+    purpose, ship = Purpose(config.run.purpose), config.ship
+    return Release(config.run.name, purpose, purpose in HANDED_ON, ship.commercial, ship.monthly_users, card, files)
+
+
+def _parents(config: RunConfig) -> dict[Tie, tuple[Lineage, ...]]:
+    """The lineages that lie beside what the run file names: a pinned resource has none."""
+    return {
+        Tie.TEACHER: (read_lineage(Path(config.teacher.lineage)),) if config.teacher.lineage else (),
+        Tie.DATA: of_file(Path(config.data.path)) if config.data.path else (),
+        Tie.BASE: of_folder(Path(config.student.path)) if config.student.path else (),
+    }
+
+
+def _inherited(
+    config: RunConfig, parents: Mapping[Tie, Sequence[Lineage]], registry: Registry, today: str
+) -> tuple[Verdict, ...]:
+    """A verdict an ancestor, with the risks the run file accepts again, each by the name of its subject."""
+    verdicts = dict.fromkeys(
+        verdict
+        for via, lineages in parents.items()
+        for lineage in lineages
+        for verdict in inherited(lineage, registry, config.run.purpose, today, via)
+    )
+    accepted = config.ship.inherited_risks
+    if strangers := set(accepted) - {verdict.subject for verdict in verdicts}:
+        raise ConfigError(
+            f"ship.inherited_risks names {sorted(strangers)[0]!r}, which nothing here inherits",
+            fix="write the subject as `tutelage terms check` shows it, or delete the entry",
+        )
+    return tuple(
+        accept(one, AcceptedRisk(**accepted[one.subject].model_dump())) if one.subject in accepted else one
+        for one in verdicts
+    )
 
 
 class Base(NamedTuple):
@@ -107,8 +184,22 @@ def teacher_name(config: RunConfig) -> str:
     return f"{config.teacher.model} at {route_of(config)}"
 
 
-def require_terms(gate: Gate, out: Path) -> None:
-    """Raises `TermsError` unless everything permits the use; then writes the verdicts."""
+def require_permitted(gate: Gate) -> None:
+    """Raises `TermsError` unless everything permits the use and the run file breaks no condition."""
+    decisive = gate.together.decisive
+    if not gate.together.permits and decisive.subject in {verdict.subject for verdict in gate.inherited}:
+        raise TermsError(
+            f"{decisive.subject}: {gate.together.purpose} is {decisive.status} on {gate.together.date}: {cited(decisive)}",
+            fix=f"{way_out(gate.together)}; it is inherited, so under this subject's name in ship.inherited_risks",
+        )
     require(gate.together)
+    if gate.unmet:
+        raise TermsError(f"a condition of the terms is not met: {gate.unmet[0]}", fix="; ".join(gate.unmet))
+
+
+def require_terms(gate: Gate, out: Path) -> None:
+    """Raises `TermsError` as `require_permitted` does; then writes the verdicts."""
+    require_permitted(gate)
     verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base, "together": gate.together}
-    write_whole(out, canonical({name: verdict.to_json() for name, verdict in verdicts.items()}) + b"\n")
+    value = {name: verdict.to_json() for name, verdict in verdicts.items()}
+    write_whole(out, canonical(value | {"inherited": [verdict.to_json() for verdict in gate.inherited]}) + b"\n")

@@ -3,21 +3,28 @@
 import json
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
 from tutelage.canon import canonical, decimals, digest_file, digest_of
 from tutelage.config import RunConfig
-from tutelage.jsonl import read_lines, write_lines, write_whole
-from tutelage.ledger import verify
+from tutelage.errors import TermsError
+from tutelage.jsonl import pretty, read_lines, write_lines, write_whole
 from tutelage.meter import Meter
-from tutelage.pipeline.commit import source_table
-from tutelage.pipeline.gate import Gate, base_of, teacher_name
+from tutelage.pipeline.documents import describe_student
+from tutelage.pipeline.gate import Gate, base_of, release
 from tutelage.pipeline.run import Done, Facts, Run
+from tutelage.pipeline.session import Session
 from tutelage.prompts import read_prompts
 from tutelage.records import Checkpoint, Role
+from tutelage.ship.card import model_card
+from tutelage.ship.notices import write_notices
+from tutelage.store.store import Store
+from tutelage.terms.conditions import obligations, unmet
+from tutelage.terms.lineage import IN_FOLDER
 
 BEFORE = "before"  # the pruned student before training, in the form it would ship
 
@@ -44,7 +51,7 @@ def student(run: Run, config: RunConfig) -> Done:
 
 
 def train(run: Run, config: RunConfig, curated: Done, made: Done) -> Done:
-    """Steps on the selection; writes the best weights, the metrics, and what every step consumed."""
+    """Steps on the selection; writes the best weights, the metrics, what every step consumed, and the chain of states."""
     folder = run.folder
 
     def work(scratch: Path) -> Facts:
@@ -57,60 +64,102 @@ def train(run: Run, config: RunConfig, curated: Done, made: Done) -> Done:
             meter.add(sum(process.cpu_times()[:2]) - began, 1)
         return facts | {"loss_tokens": _loss_tokens(folder), "cpu_ms": meter.read()[0]}
 
-    table = {"train": config.train.model_dump(mode="json", exclude={"checkpoint_every_s"}), "seed": config.run.seed}
-    table["task"] = config.task.model_dump(mode="json")
     inputs = {"curate": curated.outputs_digest, "student": made.outputs_digest}
-    outputs = tuple(f"train/{name}" for name in ("weights.safetensors", "metrics.jsonl", "consumed.jsonl"))
-    return run.stage("train", 1, table, inputs, (*outputs, "train/checkpoint.json"), work)
+    files = ("weights.safetensors", "metrics.jsonl", "consumed.jsonl", "segments", "chain.jsonl", "checkpoint.json")
+    return run.stage("train", 2, train_settings(config), inputs, tuple(f"train/{name}" for name in files), work)
 
 
-def ship(run: Run, config: RunConfig, gate: Gate, trained: Done, made: Done) -> Done:
-    """The student's folder and the table of sources."""
-    folder = run.folder
+def train_settings(config: RunConfig) -> dict[str, Any]:
+    """What of the configuration the trained weights depend on."""
+    table = config.train.model_dump(mode="json", exclude={"checkpoint_every_s"})
+    return {"train": table, "seed": config.run.seed, "task": config.task.model_dump(mode="json")}
+
+
+class Lesson(NamedTuple):
+    """A student as it is before training, and what it is to learn."""
+
+    model: Any
+    pad_id: int
+    data: Any
+    validation: Any
+
+
+def lesson(folder: Path, store: Store, config: RunConfig) -> Lesson:
+    """All that training starts from, out of the run folder alone; sets torch's seed. Raises what reading it raises."""
+    import torch
+
+    from tutelage.train.batches import build, offsets_nats
+    from tutelage.train.student import load_student
+
+    model, tokenizer = load_student(folder / BEFORE)
+    prompts = read_prompts(folder / "data" / "prompts.jsonl")
+    texts = {prompt.prompt_id: prompt.text for prompt in (*prompts.train, *prompts.validation)}
+    selection = read_selection(folder)
+    offsets = offsets_nats(json.loads((folder / "curate" / "decision.json").read_bytes()))
+    data, validation = (
+        build(config.task, selection[kind], texts, store, tokenizer, config.teacher.signal, offsets)
+        for kind in ("train", "validation")
+    )
+    torch.manual_seed(config.run.seed)  # last: what loading draws must not matter
+    return Lesson(model, tokenizer.pad_token_id, data, validation)
+
+
+def ship(arc: Session, gate: Gate, trained: Done, made: Done, accounted: Done) -> Done:
+    """The student's folder, with the notices and the lineage that its terms ask to travel with it.
+
+    Raises `TermsError` when a condition of the terms is not met by what would be handed on.
+    """
+    run, config, folder = arc.run, arc.config, arc.folder
 
     def work(scratch: Path) -> Facts:
         from tutelage.ship.student import ship as write_student
         from tutelage.train.student import load_student
 
         model, _ = load_student(folder / BEFORE, folder / "train" / "weights.safetensors")
-        sources = source_table(read_lines(folder / "train" / "consumed.jsonl"), _models(run))
-        write_whole(folder / "provenance" / "sources.json", canonical({"sources": sources}) + b"\n")
-        shutil.copyfile(Path(verify.__file__), folder / "provenance" / "verify.py")
-        write_student(model, folder / BEFORE, _card(config, gate, trained, made), folder / "student")
-        return {"weights": digest_file(folder / "student" / "model.safetensors"), "sources": sources}
+        extras = scratch / "extras"
+        shutil.rmtree(extras, ignore_errors=True)
+        displays = write_notices(extras, gate.together, gate.conditions, config.ship.licence_files)
+        write_whole(extras / IN_FOLDER, pretty(gate.lineage.to_json()))
+        card = model_card(describe_student(arc, gate, {}, "", None), displays)
+        write_student(model, folder / BEFORE, card, extras, folder / "student")
+        files = tuple(path.relative_to(folder / "student").as_posix() for path in (folder / "student").rglob("*"))
+        if broken := unmet(obligations(gate.conditions), release(config, card, files)):
+            raise TermsError(f"the student may not be handed on like this: {broken[0]}", fix="; ".join(broken))
+        return {"weights": digest_file(folder / "student" / "model.safetensors")}
 
-    inputs = {"train": trained.outputs_digest, "student": made.outputs_digest, "terms": gate.standing}
-    table = {"name": config.run.name, "purpose": config.run.purpose, "layers": config.student.layers}
-    return run.stage("ship", 1, table, inputs, ("student", "provenance/sources.json"), work)
+    table = {
+        "name": config.run.name,
+        "purpose": config.run.purpose,
+        "layers": config.student.layers,
+        "commercial": config.ship.commercial,
+        "monthly_users": config.ship.monthly_users,
+        "licence_files": [digest_file(Path(name)) for name in config.ship.licence_files],
+    }
+    inputs = {"train": trained.outputs_digest, "student": made.outputs_digest, "account": accounted.outputs_digest}
+    return run.stage("ship", 2, table, inputs | {"terms": gate.standing}, ("student",), work)
 
 
 def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
     import torch
 
-    from tutelage.train.batches import build, offsets_nats
+    from tutelage.train.chain import build_chain, place_segments
     from tutelage.train.checkpoint import save_weights
+    from tutelage.train.numerics import numerics
     from tutelage.train.offpolicy import Loop
     from tutelage.train.offpolicy import train as loop
-    from tutelage.train.student import load_student
 
-    torch.manual_seed(config.run.seed)
-    model, tokenizer = load_student(run.folder / BEFORE)
-    prompts = read_prompts(run.folder / "data" / "prompts.jsonl")
-    texts = {prompt.prompt_id: prompt.text for prompt in (*prompts.train, *prompts.validation)}
-    selection = read_selection(run.folder)
-    offsets = offsets_nats(json.loads((run.folder / "curate" / "decision.json").read_bytes()))
-    signal = config.teacher.signal
-    data, validation = (
-        build(config.task, selection[kind], texts, run.store, tokenizer, signal, offsets)
-        for kind in ("train", "validation")
-    )
+    torch.set_num_threads(torch.get_num_threads())  # by order: left alone, the math library may take fewer at times
+    bound = numerics(config.train.precision)
+    model, pad_id, data, validation = lesson(run.folder, run.store, config)
+    # Under its own name: other numerics make other bits, so what was begun under them is not gone on with here.
+    scratch /= digest_of(bound)[-12:]
     scratch.mkdir(parents=True, exist_ok=True)
     with (scratch / "journal.jsonl").open("a", encoding="utf-8") as journal:
         print(file=journal)  # ends a line that a killed run may have left torn
         settings = Loop(
             config.train,
             config.run.seed,
-            tokenizer.pad_token_id,
+            pad_id,
             scratch,
             run.progress,
             run.stop,
@@ -120,9 +169,12 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         best = loop(model, data, validation, settings)
     steps = _last_of_each_step(scratch / "journal.jsonl")
     write_whole(out / "metrics.jsonl", b"".join(json.dumps(step).encode() + b"\n" for step in steps))
-    write_lines(out / "consumed.jsonl", _consumed(steps, data))
+    write_lines(out / "consumed.jsonl", consumed(steps, data))
     save_weights(out / "weights.safetensors", model)
-    checkpoint = _checkpoint(run, config, out, steps, best["step"])
+    place_segments(scratch / "segments", out / "segments")
+    chain = build_chain(out, digest_file(run.folder / BEFORE / "model.safetensors"))
+    write_lines(out / "chain.jsonl", (boundary.to_json() for boundary in chain))
+    checkpoint = _checkpoint(run, config, out, chain, best["step"])
     write_whole(out / "checkpoint.json", canonical(checkpoint.to_json()) + b"\n")
     return {
         "steps": len(steps),
@@ -133,6 +185,7 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         "validation_agreement_ppm": best["agreement_ppm"],
         "train_ms": round(1000 * (time.monotonic() - began)),
         "checkpoint": checkpoint.digest,
+        "numerics": bound,
     }
 
 
@@ -148,7 +201,7 @@ def _last_of_each_step(journal: Path) -> list[dict[str, Any]]:
     return [found[step] for step in sorted(found)]
 
 
-def _consumed(steps: list[dict[str, Any]], data: Any) -> Any:
+def consumed(steps: list[dict[str, Any]], data: Any) -> Iterator[dict[str, Any]]:
     """What each step was stepped on: exchanges, and the loss tokens of each by role."""
     for step in steps:
         examples = [data.examples[row] for row in step["rows"]]
@@ -168,44 +221,15 @@ def _loss_tokens(folder: Path) -> dict[str, int]:
     return total
 
 
-def _checkpoint(run: Run, config: RunConfig, out: Path, steps: list[dict[str, Any]], chosen: int) -> Checkpoint:
-    parent = digest_file(run.folder / BEFORE / "model.safetensors")
+def _checkpoint(run: Run, config: RunConfig, out: Path, chain: tuple[Any, ...], chosen: int) -> Checkpoint:
     return Checkpoint(
         weights=digest_file(out / "weights.safetensors"),
-        parent=parent,
+        parent=chain[0].state,
         config=digest_of(decimals({"train": config.train.model_dump(mode="json"), "seed": config.run.seed})),
-        optimizer="",
-        rng="",
+        state=chain[-1].state,
+        chain=chain[-1].digest,
         step=chosen,
-        data_position=len(steps),
+        data_position=chain[-1].step,
         loss_tokens=_loss_tokens(run.folder),
         consumed=digest_file(out / "consumed.jsonl"),
     )
-
-
-def _models(run: Run) -> dict[str, dict[str, Any]]:
-    selection = read_selection(run.folder)["train"]
-    return {row["exchange"]: run.store.get(row["address"]).model.to_json() for row in selection}
-
-
-def _card(config: RunConfig, gate: Gate, trained: Done, made: Done) -> dict[str, Any]:
-    reason = gate.teacher.decisive
-    return {
-        "name": config.run.name,
-        "teacher": teacher_name(config),
-        "licence": gate.teacher.licence or "not public",
-        "licence_tag": gate.base.licence.lower(),
-        "verdict": str(gate.teacher.status),
-        "clause": f"{reason.entry_name} {reason.number}".strip(),
-        "source": reason.source,
-        "purpose": config.run.purpose,
-        "labels": list(config.task.labels),
-        "question": config.task.question,
-        "layers": config.student.layers,
-        "base": base_of(config).name,
-        "base_licence": gate.base.licence,
-        "base_layers": made.facts["base_layers"],
-        "parameters": f"{made.facts['parameters']:,}",
-        "examples": f"{trained.facts['examples']:,}",
-        "loss_tokens": ", ".join(f"{count:,} {role}" for role, count in trained.facts["loss_tokens"].items() if count),
-    }

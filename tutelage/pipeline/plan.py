@@ -59,7 +59,7 @@ def plan(config: RunConfig, today: str) -> dict[str, Any]:
     }
     return {
         "terms": gate.together.to_json(),
-        "permitted": gate.together.permits,
+        "permitted": gate.permits,
         "teacher": teacher_name(config),
         "questions": {
             "train": len(split.train),

@@ -22,7 +22,9 @@ from tutelage.canon import canonical, decimals, digest_bytes, digest_file, diges
 from tutelage.errors import StorageError
 from tutelage.hardware import describe
 from tutelage.jsonl import write_whole
+from tutelage.ledger.keys import Signer
 from tutelage.ledger.log import Log
+from tutelage.ledger.merkle import salt
 from tutelage.models.ask import now_utc
 from tutelage.progress import Progress, Stop
 from tutelage.records import Statement
@@ -42,10 +44,11 @@ class Done:
 class Run:
     """One run folder, held by one process at a time; use as a context manager."""
 
-    def __init__(self, folder: Path, progress: Progress, stop: Stop) -> None:
+    def __init__(self, folder: Path, progress: Progress, stop: Stop, signer: Signer | None = None) -> None:
         self.folder = folder
         self.progress = progress
         self.stop = stop
+        self.signer = signer
         self.key = b""
         self._environment = ""
 
@@ -63,9 +66,9 @@ class Run:
             raise StorageError(
                 f"another process is working in {self.folder}", fix="wait for it, or choose another --out"
             ) from None
-        self.log = Log(self.folder / "provenance")
         self.store = Store(self.folder / "store")
         self.key = self._run_key()
+        self.log = Log(self.folder, origin_of(self.key), self.signer)
         versions = installed_versions()
         write_whole(self.folder / "environment.json", canonical({"versions": versions, "hardware": describe()}) + b"\n")
         self._environment = digest_of(versions)
@@ -87,6 +90,19 @@ class Run:
         opened = [entry.stage_digest for entry in self.log.statements() if entry.kind == "opened"]
         if opened[-1:] != [digest]:
             self._append("opened", "run", 1, digest, {}, {}, {}, facts, now_utc())
+
+    def commit(self, facts: Facts) -> None:
+        """Records what is committed to before the work that depends on it begins, and keeps the checkpoint over it as
+        something that can be published; what was committed to before is not committed again."""
+        digest = digest_of(facts)
+        for at, entry in enumerate(self.log.statements()):
+            if entry.kind == "committed" and entry.stage_digest == digest:
+                number = at + 1
+                break
+        else:
+            self._append("committed", "run", 1, digest, {}, {}, {}, facts, now_utc())
+            number = self.log.size
+        self.log.keep_checkpoint(number)
 
     def stage(
         self,
@@ -168,7 +184,8 @@ class Run:
             hardware=digest_of(describe()),
             started_at=began_at,
             ended_at=now_utc(),
-            signer="",
+            signer=self.signer.verification_key if self.signer else "",
+            salt=salt(self.key, "log", self.log.size).hex(),
             previous=self.log.last_digest,
         )
         self.log.append(statement)
@@ -184,6 +201,11 @@ class Run:
                 f"{path} is no run key of 32 bytes", fix="restore it from a copy; the salts depend on it"
             )
         return key
+
+
+def origin_of(run_key: bytes) -> str:
+    """The name of a run's log: the same for ever, another for every run."""
+    return "tutelage/run/" + salt(run_key, "origin", 0).hex()[:16]
 
 
 @contextlib.contextmanager

@@ -43,9 +43,15 @@ class Session:
         for table in ("data", "student"):  # a record does not tell where things lie on somebody's disk
             path = resolved[table]["path"]
             resolved[table]["path"] = Path(path).name if path else None
+        if self.config.teacher.lineage:
+            resolved["teacher"]["lineage"] = Path(self.config.teacher.lineage).name
+        resolved["ship"]["licence_files"] = [Path(path).name for path in resolved["ship"]["licence_files"]]
         file = pretty(resolved)
         self.run.opened(
             {
+                "origin": self.run.log.origin,
+                "name": self.config.run.name,
+                "seed": self.config.run.seed,
                 "config": digest_bytes(file),
                 "claim": claim.to_json(),
                 "claim_digest": claim.digest,

@@ -90,6 +90,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "accepted": words.accepted,
         "break_even": words.break_even,
         "cpu_seconds": words.cpu_seconds,
         "count": words.count,
@@ -102,6 +103,7 @@ def _environment() -> Environment:
         "points": words.points,
         "role": words.role,
         "sentence": words.sentence,
+        "standing": words.standing,
         "times": words.times,
         "usd": words.usd,
         "web_link": web_link,

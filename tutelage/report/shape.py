@@ -71,16 +71,20 @@ SHAPE: dict[str, Any] = {
     | dict.fromkeys(("collect_cpu_s", "train_cpu_s", "spent_usd", "estimated_usd"), float)
     | {"collect_questions": int, "break_even_queries": Maybe(int), "break_even_basis": str},
     "provenance": {
-        "sources": [{"teacher": str, "licence": str, "role": str, "examples": int, "loss_tokens": int, "share": float}],
+        "sources": [
+            dict.fromkeys(("teacher", "licence", "role"), str)
+            | {"examples": int, "loss_tokens": int, "share": Maybe(float)}
+        ],
         "log_root": str,
         "entries": int,
+        "tier": str,
         "upstream": str,
         "proves": [str],
         "does_not_prove": [str],
     },
     "terms": [
-        dict.fromkeys(("subject", "licence", "purpose", "verdict", "clause", "gist", "source", "checked_on"), str)
-        | {"conditions": [str]}
+        dict.fromkeys(("of", "subject", "licence", "purpose", "verdict", "clause", "gist", "source", "checked_on"), str)
+        | {"conditions": [str], "warnings": [str], "accepted_risks": [dict.fromkeys(("who", "reason", "scope"), str)]}
     ],
     "looks": {"held_out": int, "what_counts": str},
     "wall_s": MapOf(float),

@@ -34,7 +34,10 @@ def result_table(evidence: Mapping[str, Any]) -> str:
         *_wrap("looks", f"held-out set looked at {words.times(looks['held_out'])} ({looks['what_counts']})"),
     ]
     for term in evidence["terms"]:
-        lines += _wrap("terms", f"{term['verdict']}: {term['subject']} ({term['licence']}, {term['clause']})")
+        what = ", ".join(text for text in (term["licence"], term["clause"]) if text) or "no text is known"
+        lines += _wrap("terms", f"{words.standing(term)}: {term['of']}: {term['subject']} ({what})")
+        lines += [piece for risk in term["accepted_risks"] for piece in _wrap("risk", words.accepted(risk))]
+        lines += [piece for warning in term["warnings"] for piece in _wrap("warning", warning)]
     return "\n".join(piece for text in lines for piece in _fit(text)) + "\n"
 
 

@@ -163,6 +163,16 @@ def gap(claim: Mapping[str, Any]) -> str:
     return f"{text} (interval {percent_range(claim['gap_low'], claim['gap_high'])})"
 
 
+def accepted(risk: Mapping[str, str]) -> str:
+    """Who took a risk that the terms do not cover, why, and for what."""
+    return f"risk accepted by {risk['who']}: {risk['reason']} (for {risk['scope']})"
+
+
+def standing(term: Mapping[str, Any]) -> str:
+    """A verdict as printed: what the texts say, and that a person took the risk where one did."""
+    return f"{term['verdict']}, risk accepted" if term["accepted_risks"] else term["verdict"]
+
+
 def absent(system: Mapping[str, Any], field: str) -> str:
     """Why a number is missing for a system, short enough for a table cell."""
     if system["role"] == "teacher" and field in ("agreement", "kl_nats", "difference"):

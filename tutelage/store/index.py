@@ -4,6 +4,7 @@ It remembers how far each segment was read, so opening a store reads only what w
 """
 
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,16 +13,19 @@ from tutelage.store import segment
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS exchange (address TEXT PRIMARY KEY, digest TEXT NOT NULL, segment TEXT NOT NULL,
-                                     offset INTEGER NOT NULL) WITHOUT ROWID;
+                                     request_offset INTEGER NOT NULL, offset INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS read_to (segment TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
 """
+AT_ONCE = 500  # variables in one statement that every SQLite takes
+_VERSION = 2  # of the schema: an index of another version is built anew
 
 
 class Place(NamedTuple):
-    """Where an exchange lies."""
+    """Where an exchange lies, and its request: both are written at once, the request's line just before."""
 
     digest: str
     segment: str
+    request_offset: int
     offset: int
 
 
@@ -44,6 +48,9 @@ class Index:
         database = sqlite3.connect(path, timeout=30, isolation_level=None)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=OFF")
+        if database.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+            database.executescript("DROP TABLE IF EXISTS exchange; DROP TABLE IF EXISTS read_to;")
+            database.execute(f"PRAGMA user_version={_VERSION}")
         database.executescript(_SCHEMA)
         return database
 
@@ -60,13 +67,15 @@ class Index:
                 self._read(path, start)
 
     def _read(self, path: Path, start: int) -> None:
-        end = start
+        end = request_at = start
         self._database.execute("BEGIN")
         for line in segment.read(path, start):
-            if line.kind == "exchange":
-                place = Place(line.digest, path.name, line.offset)
+            if line.kind == "request":
+                request_at = line.offset
+            elif line.kind == "exchange":
+                place = Place(line.digest, path.name, request_at, line.offset)
                 self._database.execute(
-                    "INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?)", (line.value["request_digest"], *place)
+                    "INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?, ?)", (line.value["request_digest"], *place)
                 )
             end = line.end
         self._database.execute("INSERT OR REPLACE INTO read_to VALUES (?, ?)", (path.name, end))
@@ -78,7 +87,7 @@ class Index:
         Raises `StorageError` when the disk is full: the exchange itself is stored, the index catches up later.
         """
         try:
-            self._database.execute("INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?)", (address, *place))
+            self._database.execute("INSERT OR IGNORE INTO exchange VALUES (?, ?, ?, ?, ?)", (address, *place))
             self._database.execute("INSERT OR REPLACE INTO read_to VALUES (?, ?)", (place.segment, end))
         except sqlite3.OperationalError as error:
             raise StorageError(
@@ -88,9 +97,15 @@ class Index:
 
     def find(self, address: str) -> Place | None:
         row = self._database.execute(
-            "SELECT digest, segment, offset FROM exchange WHERE address = ?", (address,)
+            "SELECT digest, segment, request_offset, offset FROM exchange WHERE address = ?", (address,)
         ).fetchone()
         return Place(*row) if row else None
+
+    def find_all(self, addresses: Sequence[str]) -> dict[str, Place]:
+        """Those of the addresses that are known, in one question to the database; at most `AT_ONCE` of them."""
+        marks = ",".join("?" * len(addresses))
+        query = f"SELECT address, digest, segment, request_offset, offset FROM exchange WHERE address IN ({marks})"
+        return {row[0]: Place(*row[1:]) for row in self._database.execute(query, addresses)}
 
     def close(self) -> None:
         self._database.close()

@@ -8,12 +8,13 @@ the next writer; a damaged line anywhere else is an error, never skipped.
 
 import errno
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+
+import orjson
 
 from tutelage.canon import canonical, digest_bytes
 from tutelage.errors import StorageError
@@ -44,7 +45,7 @@ def decode(line: bytes, path: Path, offset: int) -> Line:
         digest, kind, body = line.rstrip(b"\n").split(b" ", 2)
         if digest_bytes(body) != digest.decode():
             raise ValueError("the digest differs")
-        return Line(offset, offset + len(line), digest.decode(), kind.decode(), json.loads(body))
+        return Line(offset, offset + len(line), digest.decode(), kind.decode(), orjson.loads(body))
     except (ValueError, UnicodeDecodeError) as error:
         raise StorageError(
             f"{path} is damaged at byte {offset}: {error}",

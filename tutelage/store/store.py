@@ -1,15 +1,37 @@
 """The store: every exchange, its request and the raw body it came in, named by digest."""
 
-from collections.abc import Iterator
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, BinaryIO, NamedTuple, Self
 
 from tutelage.canon import digest_bytes
 from tutelage.errors import StorageError
 from tutelage.records import Exchange, Failure, Request
 from tutelage.store import segment
-from tutelage.store.index import Index, Place
+from tutelage.store.index import AT_ONCE, Index, Place
+
+
+class Pair(NamedTuple):
+    """A stored exchange, its digest, and the request it answers, as plain values."""
+
+    digest: str
+    exchange: dict[str, Any]
+    request: dict[str, Any]
+
+
+def _pair(path: Path, file: BinaryIO, place: Place, address: str) -> Pair:
+    file.seek(place.request_offset)
+    request = segment.decode(file.readline(), path, place.request_offset)
+    exchange = segment.decode(file.readline(), path, place.offset)
+    if request.digest != address or exchange.kind != "exchange":
+        raise StorageError(
+            f"{path}: the line at byte {place.request_offset} is not the question of {address}",
+            fix=f"delete {path.with_name('index.sqlite')}; it is built anew",
+        )
+    return Pair(exchange.digest, exchange.value, request.value)
 
 
 def body_record(body: bytes) -> dict[str, str]:
@@ -45,7 +67,8 @@ class Store:
         digest, exchange_line = segment.encode("exchange", exchange.to_json())
         writer = self._open_writer()
         offset = writer.append([body_line, request_line, exchange_line])
-        place = Place(digest, writer.path.name, offset + len(body_line) + len(request_line))
+        request_at = offset + len(body_line)
+        place = Place(digest, writer.path.name, request_at, request_at + len(request_line))
         self._index.add(exchange.request_digest, place, place.offset + len(exchange_line))
         return digest
 
@@ -64,6 +87,23 @@ class Store:
     def digest_at(self, address: str) -> str:
         """Digest of the first exchange stored under that address. Raises `StorageError` when there is none."""
         return self._place(address).digest
+
+    def pairs(self, addresses: Iterable[str]) -> Iterator[Pair]:
+        """The first exchange under each address with its request, as plain values, in order; segments stay open.
+
+        Raises `StorageError` when there is none, or a line is damaged.
+        """
+        remaining = iter(addresses)
+        with contextlib.ExitStack() as stack:
+            files: dict[str, tuple[Path, BinaryIO]] = {}
+            while asked := list(itertools.islice(remaining, AT_ONCE)):
+                places = self._index.find_all(asked)
+                for address in asked:
+                    place = places.get(address) or self._place(address)
+                    if place.segment not in files:
+                        path = self.folder / place.segment
+                        files[place.segment] = path, stack.enter_context(path.open("rb"))
+                    yield _pair(*files[place.segment], place, address)
 
     def lines(self) -> Iterator[tuple[Path, segment.Line]]:
         """Every whole record of every segment, in the order of the segments."""

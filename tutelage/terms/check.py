@@ -15,6 +15,7 @@ from tutelage.terms.model import (
     AcceptedRisk,
     Clause,
     Condition,
+    Fact,
     Kind,
     Purpose,
     Reason,
@@ -51,17 +52,7 @@ def check(
     texts = _texts(entries, licence, route)
     warnings = [warning for _, text in texts if isinstance(text, TermsEntry) for warning in _ages(text, wanted, day)]
     reasons = [_reason(subject, asked, text, wanted) for asked, text in texts]
-    if accepted_risk is not None:
-        who = _accountable(accepted_risk)
-        against = [reason for reason in reasons if not reason.permits]
-        reasons = [reason if reason.permits else replace(reason, accepted_by=who) for reason in reasons]
-        said = ", ".join(f"{reason.status} by {reason.entry_name or reason.asked!r}" for reason in against)
-        warnings.append(
-            f"{who} accepted a risk the terms do not cover ({said}): {accepted_risk.reason}"
-            if against
-            else f"{who} accepted a risk, but the terms permit this use anyway"
-        )
-    return Verdict(
+    verdict = Verdict(
         subject=subject,
         licence=licence,
         route=route,
@@ -71,8 +62,30 @@ def check(
         reasons=_ordered(reasons),
         conditions=_conditions(texts, wanted),
         warnings=tuple(dict.fromkeys(warnings)),
-        accepted_risks=() if accepted_risk is None else (accepted_risk,),
+        accepted_risks=(),
         permitted_purposes=tuple(other for other in Purpose if all(_status(text, other).permits for _, text in texts)),
+    )
+    return verdict if accepted_risk is None else accept(verdict, accepted_risk)
+
+
+def accept(verdict: Verdict, risk: AcceptedRisk) -> Verdict:
+    """The verdict with a risk that a named person takes: it permits, says who, and its status stays what the texts say.
+
+    Raises `ConfigError` for a risk without name, reason or scope.
+    """
+    who = _accountable(risk)
+    against = [reason for reason in verdict.reasons if not reason.permits]
+    said = ", ".join(f"{reason.status} by {reason.entry_name or reason.asked!r}" for reason in against)
+    warning = (
+        f"{who} accepted a risk the terms do not cover ({said}): {risk.reason}"
+        if against
+        else f"{who} accepted a risk, but the terms permit this use anyway"
+    )
+    return replace(
+        verdict,
+        reasons=tuple(one if one.permits else replace(one, accepted_by=who) for one in verdict.reasons),
+        warnings=tuple(dict.fromkeys((*verdict.warnings, warning))),
+        accepted_risks=(*verdict.accepted_risks, risk),
     )
 
 
@@ -115,8 +128,8 @@ def require(verdict: Verdict) -> None:
         return
     reason = verdict.decisive
     raise TermsError(
-        f"{reason.subject}: {verdict.purpose} is {reason.status} on {verdict.date}: {_cited(reason)}",
-        fix=_way_out(verdict),
+        f"{reason.subject}: {verdict.purpose} is {reason.status} on {verdict.date}: {cited(reason)}",
+        fix=way_out(verdict),
     )
 
 
@@ -127,23 +140,23 @@ def describe(verdict: Verdict) -> str:
         f"{verdict.subject}: {verdict.purpose} is {verdict.status.upper()}, {permitted} ({verdict.date})",
         f"  licence {verdict.licence or 'none given'}; route {verdict.route}",
     ]
-    lines += [f"  {reason.status}: {_cited(reason)}" for reason in verdict.reasons]
+    lines += [f"  {reason.status}: {cited(reason)}" for reason in verdict.reasons]
     lines += [f"  condition {condition.id}: {condition.words}" for condition in verdict.conditions]
     lines += [f"  accepted risk: {risk.who}: {risk.reason} (for {risk.scope})" for risk in verdict.accepted_risks]
     lines += [f"  warning: {warning}" for warning in verdict.warnings]
-    lines.append(f"  what would change this: {_way_out(verdict)}")
+    lines.append(f"  what would change this: {way_out(verdict)}")
     return "\n".join(lines)
 
 
 def _texts(entries: Registry, licence: str, route: str) -> list[tuple[str, TermsEntry | UnknownName]]:
-    """The texts that speak, each with the name it was asked for by. A model on our own machine must name a licence."""
-    own = fold(route) in OWN_ROUTES
-    texts: list[tuple[str, TermsEntry | UnknownName]] = []
-    if licence.strip() or own:
-        texts.append((licence, _of_kind(entries, licence, Kind.LICENCE)))
-    if not own:
-        texts.append((route, _of_kind(entries, route, Kind.PROVIDER)))
-    return texts
+    """The texts that speak, each with the name it was asked for by. A model on our own machine must name a licence, and
+    so must one at a host of other people's models."""
+    if fold(route) in OWN_ROUTES:
+        return [(licence, _of_kind(entries, licence, Kind.LICENCE))]
+    provider = _of_kind(entries, route, Kind.PROVIDER)
+    hosted = isinstance(provider, TermsEntry) and any(item.id is Fact.MODEL_LICENCE for item in provider.conditions)
+    named = [(licence, _of_kind(entries, licence, Kind.LICENCE))] if licence.strip() or hosted else []
+    return [*named, (route, provider)]
 
 
 def _of_kind(entries: Registry, name: str, kind: Kind) -> TermsEntry | UnknownName:
@@ -164,7 +177,8 @@ def _reason(subject: str, asked: str, text: TermsEntry | UnknownName, purpose: P
         return Reason(subject, asked, "", "", "", Status.UNKNOWN, "", gist, "", UNDATED, "", "", "")
     rule = text.rule(purpose)
     if rule.status is Status.UNKNOWN:
-        nearest, gist = text.clauses[0], f"{text.name} is known, but nothing read of it settles {purpose}"
+        nearest = text.clauses[0]
+        gist = f"nothing read of {text.name} settles {purpose}: {nearest.gist}"
         clause = Clause("", gist, nearest.source, UNDATED, nearest.checked_on, "")
     else:
         clause = text.clause(rule.clause)
@@ -221,7 +235,8 @@ def _ordered(reasons: Sequence[Reason]) -> tuple[Reason, ...]:
     return tuple(sorted(reasons, key=lambda reason: -reason.status.severity))
 
 
-def _cited(reason: Reason) -> str:
+def cited(reason: Reason) -> str:
+    """One text's say: name, clause, dates, gist and address, or only why nothing is known."""
     if not reason.source:
         return reason.gist
     effective = "" if reason.effective == UNDATED else f"effective {reason.effective}, "
@@ -229,7 +244,7 @@ def _cited(reason: Reason) -> str:
     return f"{name} ({effective}checked {reason.checked_on}): {reason.gist} [{reason.source}]"
 
 
-def _way_out(verdict: Verdict) -> str:
+def way_out(verdict: Verdict) -> str:
     """What a person can do about it, in one line."""
     others = ", ".join(verdict.permitted_purposes)
     if verdict.permits:

@@ -53,11 +53,12 @@ class Fact(StrEnum):
     NOTICE_FILE = "notice-file"  # a file with the licence text and the notices lies beside the weights
     ATTRIBUTION = "attribution"  # creator, source, licence and changes are named
     NAME_PREFIX = "name-prefix"  # the student's name begins with `argument`
-    DISPLAY = "display"  # card or page shows `argument`
+    DISPLAY = "display"  # card or page shows `argument`, or one of several texts with ` | ` between them
     TERMS_PASSED_ON = "terms-passed-on"  # recipients get the terms and are bound by the use restrictions
     PROHIBITED_USES = "prohibited-uses"  # a named use policy is kept
     NON_COMMERCIAL = "non-commercial"
     NO_COMPETING_MODELS = "no-competing-models"
+    MODEL_LICENCE = "model-licence"  # a host of other people's models: the model's licence must be named and permit
     NOT_DISTRIBUTED = "not-distributed"  # neither weights nor access are given or sold to others
     CLASSIFIER = "classifier"  # the student classifies, embeds or organises
     SAME_PLATFORM = "same-platform"  # the student is the provider's own fine-tuning offer
@@ -80,13 +81,23 @@ class Clause(Record):
     text_digest: str
 
 
+class When(StrEnum):
+    """What a condition takes to bind: outputs may be learnt from without anything of the material being handed on."""
+
+    ALWAYS = "always"
+    HANDED_ON = "handed-on"  # only if the material itself, or weights made from it, is in what is handed on
+
+
 @dataclass(frozen=True, slots=True)
 class Condition(Record):
-    """Something that must be true for the use to be covered. `argument` is what a checker compares with, or empty."""
+    """Something that must be true for the use to be covered. `argument` is what a checker compares with, or empty;
+    `entry` is the id of the text that asks for it."""
 
     id: Fact
     argument: str
+    when: When
     words: str
+    entry: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Every key is required and no other is known, because a misspelt key in a file of
 
     id, name, kind (licence | provider), versioned, spdx, aliases, caveats
     clauses      list of number, gist, source (https), effective (day, month or undated), checked_on (day), text_digest
-    conditions   list of id (a `Fact`), argument, words
+    conditions   list of id (a `Fact`), argument, when (always | handed-on), words
     purposes     each `Purpose`: status, clause (a number above; empty for unknown), conditions (ids above)
 """
 
@@ -29,6 +29,7 @@ from tutelage.terms.model import (
     Status,
     TermsEntry,
     UnknownName,
+    When,
 )
 
 DATA = Path(__file__).with_name("data")
@@ -88,7 +89,7 @@ def load_entry(path: Path) -> TermsEntry:
     )  # fmt: skip
     kind = top.word("kind", Kind)
     clauses = tuple(_clause(table) for table in top.tables("clauses"))
-    conditions = tuple(_condition(table) for table in top.tables("conditions"))
+    conditions = tuple(_condition(table, path.stem) for table in top.tables("conditions"))
     top.distinct("clauses", [clause.number for clause in clauses])
     top.distinct("conditions", [condition.id for condition in conditions])
     purposes = top.table("purposes")
@@ -134,9 +135,14 @@ def _clause(table: "_Table") -> Clause:
     )
 
 
-def _condition(table: "_Table") -> Condition:
-    table.keys("id", "argument", "words")
-    return Condition(table.word("id", Fact), table.text("argument", empty=True), table.text("words"))
+def _condition(table: "_Table", entry: str) -> Condition:
+    table.keys("id", "argument", "when", "words")
+    argument, fact = table.text("argument", empty=True), table.word("id", Fact)
+    if fact is Fact.USER_CAP and not argument.isdecimal():
+        raise table.wrong("argument", f"{argument!r} is not a number of monthly users")
+    if fact in (Fact.NAME_PREFIX, Fact.DISPLAY) and not argument:
+        raise table.wrong("argument", f"{fact} needs the text that is compared with")
+    return Condition(fact, argument, table.word("when", When), table.text("words"), entry)
 
 
 def _rule(table: "_Table", purpose: Purpose, clauses: tuple[Clause, ...], conditions: tuple[Condition, ...]) -> Rule:

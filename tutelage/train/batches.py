@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tutelage.config import TaskTable
-from tutelage.errors import SignalError
+from tutelage.errors import SignalError, StorageError
 from tutelage.records import UNATS_PER_NAT, Exchange, Role
 from tutelage.signals import Text, TopK, label_distribution, pack_top_k, shifted
 from tutelage.stats.labels import decide
@@ -69,7 +69,8 @@ def build(
     task: TaskTable, rows: Sequence[Mapping[str, Any]], texts: Mapping[str, str], store: Store, tokenizer: Any,
     signal: str, offsets_L: Sequence[float],
 ) -> Data:  # fmt: skip
-    """Examples of selected exchanges. `texts` gives each prompt's text by id. Raises `SignalError`."""
+    """Examples of selected exchanges. `texts` gives each prompt's text by id. Raises `SignalError`, and `StorageError`
+    when the store holds another exchange than was selected."""
     label_tokens = [tokenizer(label, add_special_tokens=False)["input_ids"] for label in task.labels]
     label_ids = tuple(ids[0] for ids in label_tokens)
     if len(set(label_ids)) != len(label_ids):
@@ -80,6 +81,11 @@ def build(
     token_ids = token_ids_by_bytes(tokenizer)
     examples, soft_rows, targets = [], [], []
     for row in rows:
+        if (found := store.digest_at(row["address"])) != row["exchange"]:
+            raise StorageError(
+                f"the store answers {row['address']} with {found}, selected was {row['exchange']}",
+                fix="restore store/ from a copy; `tutelage verify` shows more",
+            )
         exchange: Exchange = store.get(row["address"])
         reading = read_answer(task, exchange, signal)
         target_L = [value + offset for value, offset in zip(reading.logp_L, offsets_L, strict=True)]

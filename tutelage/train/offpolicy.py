@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tutelage.canon import digest_file
 from tutelage.config import TrainTable
-from tutelage.errors import Interrupted
-from tutelage.hardware import has_native_bf16
+from tutelage.errors import Interrupted, StorageError
 from tutelage.progress import Progress as Shown
 from tutelage.progress import Stop
 from tutelage.records import Role
 from tutelage.train import checkpoint
 from tutelage.train.batches import Data, by_length, collate, epoch_order
 from tutelage.train.checkpoint import Progress, trainable
+from tutelage.train.numerics import uses_bf16
 from tutelage.train.step import label_logp, train_step
 
 
@@ -31,7 +32,7 @@ class Validation(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """What the loop needs besides model and data."""
+    """What the loop needs besides model and data. A replay begins at a kept `start` and ends `until` a step."""
 
     table: TrainTable
     seed: int
@@ -40,12 +41,13 @@ class Loop(NamedTuple):
     progress: Shown
     stop: Stop
     log: Callable[[dict[str, Any]], None]
+    start: Path | None = None
+    until: int | None = None
 
 
 def precision(choice: str) -> torch.autocast:
-    """bf16 autocast where the CPU multiplies bf16 natively (measured 2-3 times faster there), else plain float32."""
-    enabled = choice == "bfloat16" or (choice == "auto" and has_native_bf16())
-    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled)
+    """bf16 autocast, or none."""
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=uses_bf16(choice))
 
 
 def learning_rate(step: int, steps: int, table: TrainTable) -> float:
@@ -77,8 +79,16 @@ def plan_steps(num_examples: int, table: TrainTable) -> tuple[int, int]:
 
 
 def train(model: Any, data: Data, validation: Data, loop: Loop) -> dict[str, Any]:
-    """Trains in place; on return the model holds the best validated weights, whose step and metrics are returned.
-    Raises `Interrupted` after saving.
+    """Trains in place; on return the model holds the best validated weights, whose step, metrics and digest are returned.
+    Raises `Interrupted` after saving."""
+    best = advance(model, data, validation, loop)
+    _put(model, checkpoint.load_weights(loop.work / "best.safetensors"))
+    return best
+
+
+def advance(model: Any, data: Data, validation: Data, loop: Loop) -> dict[str, Any]:
+    """Steps from where the work folder (or `loop.start`) stands to the end (or `loop.until`); returns what is known of the
+    best validated weights. Keeps the state at each boundary under `segments/<step>`, at the end its digests alone.
 
     The weights validated and kept are the running mean over the last `average_last` of the steps (stochastic weight
     averaging, Izmailov et al. 2018), or the plain weights before that.
@@ -92,15 +102,18 @@ def train(model: Any, data: Data, validation: Data, loop: Loop) -> dict[str, Any
     autocast = precision(table.precision)
     per_epoch, steps = plan_steps(len(data.examples), table)
     validate_every = max(1, per_epoch // table.validate_per_epoch)
-    restored = checkpoint.load(loop.work / "last", model, optimizer)
+    end = loop.until or steps
+    restored = checkpoint.load(loop.start or loop.work / "last", model, optimizer)
+    if loop.start and not restored:
+        raise StorageError(f"{loop.start} is missing", fix="restore it from a copy")
     state, average = restored or (Progress(0, 0, {}), {})
     lengths = [len(example.prompt_ids) + len(example.answer_ids) for example in data.examples]
-    loop.progress.begin("training, steps", steps, state.step)
+    loop.progress.begin("training, steps", end, state.step)
     saved_at = time.monotonic()
     step = state.step
     averaged, best = state.averaged, state.best
     order: list[tuple[int, ...]] = []
-    while step < steps:
+    while step < end:
         if step % per_epoch == 0 or not order:
             order = epoch_order(lengths, table.batch_size, loop.seed, step // per_epoch)
         batch = collate(data, order[step % per_epoch], loop.pad_id)
@@ -119,14 +132,16 @@ def train(model: Any, data: Data, validation: Data, loop: Loop) -> dict[str, Any
             metrics |= {"validation_kl_nats": seen.kl_nats, "validation_agreement": seen.agreement}
         loop.log(metrics)
         loop.progress.advance(step, tokens=int(batch.mask_BT.sum()), note=f"loss {metrics['loss_nats']:.3f} nats")
+        now = Progress(step, averaged, best)
+        if step % table.segment_steps == 0 or step == steps:
+            kept = loop.work / "segments" / str(step)
+            checkpoint.save(kept, model, optimizer, average, now, digests_only=step == steps)
         if loop.stop or time.monotonic() - saved_at > table.checkpoint_every_s:
-            now = Progress(step, averaged, best)
             checkpoint.save(loop.work / "last", model, optimizer, average, now)
             saved_at = time.monotonic()
-        if loop.stop and step < steps:
+        if loop.stop and step < end:
             raise Interrupted
     loop.progress.end()
-    _put(model, checkpoint.load_weights(loop.work / "best.safetensors"))
     return best
 
 
@@ -164,9 +179,14 @@ def _validate(
         _put(model, average)
     seen = validate(model, data, 64, loop.pad_id, autocast)
     if not best or seen.kl_nats < best["kl_unats"] / 1e6:
-        best = {"step": step, "kl_unats": round(1e6 * seen.kl_nats), "agreement_ppm": round(1e6 * seen.agreement)}
         loop.work.mkdir(parents=True, exist_ok=True)
         checkpoint.save_weights(loop.work / "best.safetensors", model)
+        best = {
+            "step": step,
+            "kl_unats": round(1e6 * seen.kl_nats),
+            "agreement_ppm": round(1e6 * seen.agreement),
+            "weights": digest_file(loop.work / "best.safetensors"),
+        }
     _put(model, own)
     return best, seen
 
