@@ -85,6 +85,12 @@ def _is_pattern(completion: str) -> bool:
     return len(after) == 1 and before.count("{text}") == 1 and "{text}" not in after[0]
 
 
+class AcceptedRiskTable(Table):
+    who: str = Field(min_length=1)
+    reason: str = Field(min_length=1)
+    scope: str = Field(min_length=1)
+
+
 class DataTable(Table):
     resource: str | None = None
     path: str | None = None
@@ -98,6 +104,7 @@ class DataTable(Table):
     held_out: Count
     validation: Count
     bad_rows: Literal["stop", "skip"] = "stop"
+    accepted_risk: AcceptedRiskTable | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataTable":
@@ -137,12 +144,6 @@ class PriceTable(Table):
     input_usd_per_mtok: float = Field(ge=0)
     output_usd_per_mtok: float = Field(ge=0)
     dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-
-
-class AcceptedRiskTable(Table):
-    who: str = Field(min_length=1)
-    reason: str = Field(min_length=1)
-    scope: str = Field(min_length=1)
 
 
 class TeacherTable(Table):
@@ -186,6 +187,7 @@ class StudentTable(Table):
     licence: str | None = None  # of that folder's weights; a resource carries its own
     layers: Count
     template: str | None = None  # chat template (Jinja); default: text and end of turn, nothing else
+    accepted_risk: AcceptedRiskTable | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudentTable":

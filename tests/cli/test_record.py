@@ -204,7 +204,7 @@ def test_verify_in_json_and_with_its_coverage(tutelage: Tutelage, run: Path) -> 
     (("example", "--position", "1", "--open", "answer"), "answer: no"),
     (("example", "--prompt", digest_bytes(b"prompt 0"), "--role", "text-target"), "used as text-target: 3 loss tokens"),
     (("audit", "--beacon", "round 1", "--draws", "9"), "drawn by the beacon 'round 1'"),
-    (("consistency", "--old", "run/provenance/checkpoints/8"), "begins with the 8 of the older checkpoint"),
+    (("consistency", "--old", "run/provenance/checkpoints/10"), "begins with the 10 of the older checkpoint"),
 ], ids=lambda value: value[0] if isinstance(value, tuple) else "")  # fmt: skip
 def test_what_is_disclosed_is_verified(tutelage: Tutelage, run: Path, arguments: tuple[str, ...], word: str) -> None:
     verb, *rest = arguments

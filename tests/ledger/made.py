@@ -71,6 +71,10 @@ class Maker:
         self.folder = run.folder
         self.examples = examples
         self.rows: list[dict[str, Any]] = []
+        names = ("subject", "licence", "route", "purpose", "status", "date")
+        verdict = {**dict.fromkeys(names, ""), "conditions": [], "accepted_risks": []}
+        base = verdict | {"subject": "tiny", "licence": "Apache-2.0"}
+        self.terms: dict[str, Any] = {"teacher": verdict, "data": verdict, "base": base, "inherited": []}
         self.prompts = [
             TrainPrompt(digest_bytes(b"prompt %d" % at), f"question {at}", f"g{at}", example.data, BASE, "own")
             for at, example in enumerate(examples)
@@ -83,6 +87,10 @@ class Maker:
         file = pretty({"run": {"name": "made", "seed": 1}, "task": {"decision": "argmax"}})
         self.run.opened({"origin": self.run.log.origin, "name": "made", "seed": 1, "config": digest_bytes(file)})
         self.put("config.json", file)
+
+    def verdicts(self, scratch: Path) -> Facts:
+        self.put("terms/today.json", pretty({"schema_version": 1, **self.terms}))
+        return {}
 
     def data(self, scratch: Path) -> Facts:
         write_prompts(self.folder / "data" / "prompts.jsonl", Prompts(tuple(self.prompts), (), ()))
@@ -166,6 +174,7 @@ class Maker:
     def seal(self) -> None:
         self.open()
         stage = self.run.stage
+        stage("terms", 1, {}, {}, ("terms/today.json",), self.verdicts)
         data = stage("data", 1, {}, {}, ("data/prompts.jsonl",), self.data)
         collected = stage("collect", 1, {}, _of(data=data), ("collect/exchanges.jsonl",), self.collect)
         files = ("curate/selection.json", SELECTION_TREE.as_posix())
@@ -180,10 +189,6 @@ class Maker:
         inputs = _of(data=data, curate=curated, student=shipped, before=student)
         proved = stage("prove", 1, {}, inputs, ("prove",), self.prove)
         reported = stage("report", 1, {}, _of(prove=proved), ("evidence.json",), self.report)
-        names = ("subject", "licence", "route", "purpose", "status", "date")
-        verdict = {**dict.fromkeys(names, ""), "conditions": [], "accepted_risks": []}
-        base = verdict | {"subject": "tiny", "licence": "Apache-2.0"}
-        self.terms: dict[str, Any] = {"teacher": verdict, "data": verdict, "base": base, "inherited": []}
         config = {"statement": _in_log(self.folder, self.run.log, self.terms)}
         stage("seal", 1, config, _of(report=reported, ship=shipped), DOCUMENTS, self.documents)
         publish(self.folder, self.run.log, self.run.signer)

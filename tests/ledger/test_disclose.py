@@ -57,7 +57,7 @@ def kinds(record: Record) -> dict[str, Disclosure]:
         "blinded share": disclose.share(one, "elm", None, [0, 3]),
         "absence": disclose.absence(one, "gpt-9"),
         "example": disclose.example(one, 2, None, blinded_values(record.run, 2, ("answer", "prompt", "exchange"))),
-        "audit": disclose.audit(one, "round 1", 4),
+        "audit": disclose.audit(one, "round 1", 2),
         "consistency": disclose.consistency(one, kept(record)),
     }
 
@@ -234,12 +234,19 @@ def test_an_audit_opens_what_the_beacon_draws(record: Record, check: Callable[..
     assert {(opening["row"], opening["index"]) for opening in value["openings"]} == wanted
 
 
+@pytest.fixture(scope="module")
+def audited(record: Record) -> Disclosure:
+    return disclose.audit(sealed(record), "round 1", 60)
+
+
 @pytest.mark.parametrize("change", [
     {"beacon": "round 2"}, {"beacon": ""}, {"beacon": " "}, {"beacon": 5}, {"draws": 0}, {"draws": 61}, {"draws": -1},
     {"draws": 10_001}, {"draws": True}, {"draws": "60"}, {"openings": []}, {"openings": {}},
 ], ids=str)  # fmt: skip
-def test_an_audit_of_another_draw_is_refused(record: Record, check: Callable[..., Result], change: Disclosure) -> None:
-    assert not holds(check(disclose.audit(sealed(record), "round 1", 60) | change))
+def test_an_audit_of_another_draw_is_refused(
+    audited: Disclosure, check: Callable[..., Result], change: Disclosure
+) -> None:
+    assert not holds(check(audited | change))
 
 
 def test_an_audit_with_one_example_kept_back_is_refused(record: Record, check: Callable[..., Result]) -> None:
@@ -273,7 +280,7 @@ def test_consistency_names_the_older_root(record: Record, check: Callable[..., R
 def test_consistency_with_something_else_is_not_disclosed(record: Record, old: str) -> None:
     with pytest.raises(DataError, match="no older checkpoint of this run"):
         disclose.consistency(sealed(record), old)
-    future = kept(record).replace("\n8\n", "\n800\n", 1)
+    future = kept(record).replace("\n10\n", "\n800\n", 1)
     with pytest.raises(DataError, match="no older checkpoint of this run"):
         disclose.consistency(sealed(record), future)
 
@@ -344,7 +351,7 @@ def test_no_field_can_be_changed_to_say_something_else(small: Record, check: Cal
             assert set(after.shares) <= set(before.shares), (path, to)
             assert after.root == before.root, (path, to)
             assert after.tier[0] == before.tier[0], (path, to)
-            assert after.tier[1] in (before.tier[1], "L1 not claimed: the checkpoint before training is not signed")
+            assert after.tier[1] == before.tier[1] or after.tier[1].startswith("L1 not claimed: ")
     # A key of one's own is at hand, a signature before training may be lost (L1 then is), less may be opened, or twice.
     harmless = {"signer", "before_training", "old", "open", "openings"}
     assert {path[0] for path, _ in accepted} <= harmless, accepted

@@ -1,13 +1,14 @@
 """The event log: what a kill at any point leaves, what signing later says, and a checkpoint that nobody rewrites."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.ledger.made import new_signer
 from tests.reference import merkle_naive as naive
-from tutelage.canon import canonical
+from tutelage.canon import canonical, digest_bytes
 from tutelage.errors import ConfigError
 from tutelage.ledger.keys import Signer
 from tutelage.ledger.log import BEFORE_TRAINING, NOTHING_BEFORE, Log
@@ -57,7 +58,15 @@ def test_every_append_publishes_tiles_and_checkpoint(tmp_path: Path, signer: Sig
 
 
 def test_more_than_one_tile(tmp_path: Path) -> None:
-    opened(tmp_path, entries=258)
+    lines, previous = [], NOTHING_BEFORE
+    for number in range(257):
+        statement = replace(entry(Log(tmp_path / "empty", "o", None), number=number), previous=previous)
+        lines.append(canonical(statement.to_json()))
+        previous = digest_bytes(lines[-1])
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "log.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    log = opened(tmp_path)
+    log.append(entry(log, number=257))
     assert is_whole(tmp_path, 258)
     names = sorted(path.relative_to(tmp_path / "provenance" / "tile").as_posix()
                    for path in (tmp_path / "provenance" / "tile").rglob("*") if path.is_file())  # fmt: skip

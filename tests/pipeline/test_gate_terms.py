@@ -229,3 +229,20 @@ def test_the_evidence_tells_every_verdict_and_who_accepted_what(folder: Path) ->
     assert (rows[3]["verdict"], rows[3]["subject"]) == ("forbidden", subject)
     assert any("does not count here" in warning for warning in rows[3]["warnings"])
     assert rows[0]["accepted_risks"] == []
+
+
+def test_a_known_host_is_not_passed_off_as_another_provider(folder: Path) -> None:
+    """The terms of the host that is asked count, whatever the run file calls it."""
+    with pytest.raises(ConfigError, match="is OpenAI Services Agreement"):
+        gate_of(folder, teacher__url="https://api.openai.com/v1", teacher__provider="deepseek-api")
+
+
+@pytest.mark.parametrize("table", ["data", "student"])
+def test_a_risk_in_data_or_base_can_be_accepted_and_is_part_of_what_is_told(folder: Path, table: str) -> None:
+    unknown: dict[str, object] = {f"{table}__licence": "something-unread"}
+    before = gate_of(folder, **unknown)
+    assert not before.permits
+    risk = {"who": "A. Person", "reason": "counsel approved it", "scope": "this run"}
+    accepted = gate_of(folder, **unknown, **{f"{table}__accepted_risk": risk})
+    assert accepted.permits
+    assert accepted.standing == before.standing and accepted.risks != before.risks

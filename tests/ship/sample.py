@@ -75,7 +75,7 @@ def verdict(text: Callable[[str], str], subject: str, licence: str, status: Stat
     )
 
 
-def account(text: Callable[[str], str] = str, signed: bool = True, proved: bool = True) -> Account:
+def account(text: Callable[[str], str] = str, proved: bool = True) -> Account:
     """Two teachers, one of them behind an API without a public licence; a base and texts with an address of their own."""
     sources = (
         row(text, Role.PROMPT_AUTHOR, 0, 90, teacher="reviews.csv", weights=digest("d"), provider="", route="file"),
@@ -124,6 +124,4 @@ def account(text: Callable[[str], str] = str, signed: bool = True, proved: bool 
         code=digest("9"),
         environment=digest("8"),
         upstream="unknown: nobody says",
-        signer="tutelage/run+01234567+AAAA" if signed else "",
-        attestation="statement.dsse.json" if signed else "",
     )

@@ -93,8 +93,8 @@ def test_body_says_what_it_must() -> None:
     assert "Unknown is not zero." in card and "`tutelage verify`" in card
     early = model_card(type(account()).from_json(account().to_json() | {"weights": ""}), ())
     assert "These weights are" in card and "These weights are" not in early
-    unsigned = model_card(account(signed=False, proved=False), ())
-    assert "It is not signed" in unsigned and "Not measured" in unsigned and "Built with" not in unsigned
+    unsigned = model_card(account(proved=False), ())
+    assert "without that file nobody did" in unsigned and "Not measured" in unsigned and "Built with" not in unsigned
 
 
 @settings(deadline=None)

@@ -34,6 +34,7 @@ for _verb, (_target, _line) in _VERBS.items():
 terms = App(name="terms", help="What licences and providers allow.")
 terms.command("tutelage.cli.terms:check", name="check", help="May this run learn from its teacher, data and base?")
 terms.command("tutelage.cli.terms:explain", name="explain", help="What the texts say of any combination, and why.")
+terms.command("tutelage.cli.terms:merge", name="merge", help="The lineage of a merge of models.")
 terms.command("tutelage.cli.terms:list_terms", name="list", help="Every licence and provider that is known.")
 terms.command("tutelage.cli.terms:show", name="show", help="One entry: clauses, sources, dates, conditions.")
 app.command(terms)

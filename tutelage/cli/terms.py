@@ -136,3 +136,26 @@ def show(name: str, *, json: bool = False) -> int:
     for condition in entry.conditions:
         print(f"  condition {condition.id}: {condition.words}")
     return 0
+
+
+def merge(lineages: tuple[Path, ...], *, name: str, out: Path) -> int:
+    """Write the lineage of a merge: every ancestor of every model that went into it.
+
+    Parameters
+    ----------
+    lineages
+        The lineage.json of each model that is merged.
+    name
+        The merged model's name.
+    out
+        The file to write: lineage.json in the merged model's folder.
+    """
+    from tutelage.jsonl import write_pretty
+    from tutelage.terms.lineage import Lineage, read_lineage
+
+    if len(lineages) < 2:
+        raise ConfigError(f"{len(lineages)} lineages make no merge", fix="give the lineage.json of each model")
+    merged = Lineage.of_merge(name, [read_lineage(path) for path in lineages])
+    write_pretty(out, merged.to_json())
+    print(f"{out}: {len(merged.ancestors)} ancestors; whoever starts from the merged model inherits their terms")
+    return 0

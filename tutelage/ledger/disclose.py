@@ -37,6 +37,13 @@ class Sealed:
         self.key = bytes.fromhex((run / "store" / "run.key").read_text().strip())
         self.payload = (self.public / "statement.json").read_bytes()[:-1]
         self.predicate: dict[str, Any] = json.loads(self.payload)["predicate"]
+        head = parse_checkpoint(parse_note((self.public / "checkpoint").read_text(encoding="utf-8")).text)
+        if head.size != self.predicate["log"]["size"]:
+            raise ConfigError(
+                f"the log of {run} has grown since it was sealed ({head.size} entries, sealed with "
+                f"{self.predicate['log']['size']})",
+                fix="let the run end first: the same tutelage command again",
+            )
         self.rows: list[dict[str, Any]] = json.loads((self.public / "sources.json").read_bytes())["rows"]
 
     def opening(self, about: str, **fields: Any) -> dict[str, Any]:

@@ -162,6 +162,16 @@ def known_keys() -> list[Known]:
     return [Known(name, key, _path(name, "key").exists()) for name, key in sorted(found)]
 
 
+def key_ids(signer: Signer) -> frozenset[bytes]:
+    """Ids (4 bytes) of the signer's key and of those it took over from, by its history."""
+    found = {key_id(signer.name, ED25519, signer.public)}
+    path = history_path(signer.name)
+    for note in json.loads(path.read_bytes())["notes"] if path.exists() else ():
+        said = json.loads(note.splitlines()[1])
+        found |= {bytes.fromhex(said[field].split("+")[1]) for field in ("key", "new") if field in said}
+    return frozenset(found)
+
+
 def history_path(name: str) -> Path:
     """The public history of a key: rotations and revocations."""
     return _path(name, "history.json")

@@ -15,7 +15,7 @@ from pathlib import Path
 from tutelage.canon import canonical, digest_bytes
 from tutelage.errors import ConfigError, StorageError
 from tutelage.jsonl import write_whole
-from tutelage.ledger.keys import Signer
+from tutelage.ledger.keys import Signer, key_ids
 from tutelage.ledger.merkle import leaf_hash, root
 from tutelage.ledger.note import checkpoint_text
 from tutelage.ledger.tiles import write_tiles
@@ -47,11 +47,11 @@ class Log:
         """
         if statement.previous != self.last_digest:
             raise ValueError(f"statement names {statement.previous}, the log ends with {self.last_digest}")
-        holder = self.signed_by
-        if holder and (self.signer is None or self.signer.name != holder):
+        holder = self._holder()
+        if holder is not None and (self.signer is None or holder[1] not in key_ids(self.signer)):
             raise ConfigError(
-                f"this record is signed by {holder}, and what is added to it must be too",
-                fix=f"make {holder} the default key (tutelage key list), or choose another --out",
+                f"this record is signed by {holder[0]}, and what is added to it must be too",
+                fix=f"make that key of {holder[0]} the default (tutelage key list), or choose another --out",
             )
         line = canonical(statement.to_json())
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,10 +89,15 @@ class Log:
     @property
     def signed_by(self) -> str:
         """Name of the key that signed the checkpoint; empty when none did."""
+        holder = self._holder()
+        return "" if holder is None else holder[0]
+
+    def _holder(self) -> tuple[str, bytes] | None:
+        """Name and key id of the first signature on the checkpoint; None when it has none."""
         if not self.checkpoint.exists():
-            return ""
+            return None
         signatures = parse_note(self.checkpoint.read_text(encoding="utf-8")).signatures
-        return signatures[0][0] if signatures else ""
+        return signatures[0][:2] if signatures else None
 
     @property
     def last_digest(self) -> str:
@@ -115,11 +120,12 @@ class Log:
             yield Statement.from_json(json.loads(line))
 
     def _publish(self, kept: int) -> None:
-        """Tiles and checkpoint for what the log holds; one that says the same and is signed is left as it is."""
+        """Tiles and checkpoint for what the log holds; one that says the same and is signed is left as it is, and so is any
+        that is signed when the key is not at hand: the next start with the key catches up."""
         write_tiles(self.public / "tile", self._leaves, kept)
         text = checkpoint_text(self.origin, self.size, root(self._leaves))
         found = self.checkpoint.read_text("utf-8", "replace") if self.checkpoint.exists() else ""
-        if found.startswith(text + "\n") or (found == text and self.signer is None):
+        if found.startswith(text + "\n") or (self.signer is None and (found == text or self.signed_by)):
             return
         write_whole(self.checkpoint, (text if self.signer is None else self.signer.note(text)).encode())
 

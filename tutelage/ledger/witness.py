@@ -26,7 +26,8 @@ class Cosigned(NamedTuple):
 
 
 def cosign(run: Path, witness: Signer, posix_s: int) -> Cosigned:
-    """Adds the witness's line to the checkpoint kept from before training. Raises `ConfigError` when there is none, and
+    """Adds the witness's line to the checkpoint kept from before training and, once the run is sealed, to the one that the
+    statement names: what it signed counts even if its key is revoked later. Raises `ConfigError` when there is none, and
     `DataError` when it is not what the tiles say or contradicts what this witness signed before."""
     public = run if (run / "checkpoints").is_dir() else run / "provenance"
     kept = sorted(
@@ -36,16 +37,17 @@ def cosign(run: Path, witness: Signer, posix_s: int) -> Cosigned:
         raise ConfigError(
             f"{run} has no checkpoint from before training", fix="give a run folder or its provenance folder"
         )
-    path = kept[-1]
-    try:
-        text = path.read_text(encoding="utf-8")
-        note = parse_note(text)
-        _require_consistent(public, parse_checkpoint(note.text), witness)
-    except (ValueError, OSError) as error:
-        raise DataError(f"{path} cannot be cosigned: {error}", fix="ask for a whole provenance folder") from error
-    line = witness.cosignature(note.text, posix_s)
-    write_whole(path, (text + ("" if note.signatures else "\n") + line).encode())
-    return Cosigned(path, posix_s, witness.witness_key)
+    sealed = [public / "checkpoint"] if (public / "statement.json").exists() else []
+    for path in (kept[-1], *sealed):
+        try:
+            text = path.read_text(encoding="utf-8")
+            note = parse_note(text)
+            _require_consistent(public, parse_checkpoint(note.text), witness)
+        except (ValueError, OSError) as error:
+            raise DataError(f"{path} cannot be cosigned: {error}", fix="ask for a whole provenance folder") from error
+        line = witness.cosignature(note.text, posix_s)
+        write_whole(path, (text + ("" if note.signatures else "\n") + line).encode())
+    return Cosigned(kept[-1], posix_s, witness.witness_key)
 
 
 def _require_consistent(public: Path, seen: Checkpoint, witness: Signer) -> None:

@@ -56,7 +56,7 @@ def check(session: Session) -> Gate:
         require_terms(gate, out)
         return {"status": str(gate.together.status), "warnings": list(gate.together.warnings)}
 
-    inputs = {"registry": gate.standing}
+    inputs = {"registry": gate.standing, "risks": gate.risks}
     config = {"purpose": session.config.run.purpose, "date": today(), "teacher": gate.teacher.subject}
     done = session.run.stage("terms", 1, config, inputs, (name,), work)
     for warning in done.facts["warnings"]:
@@ -83,7 +83,10 @@ def split(session: Session) -> Done:
         seed = session.config.run.seed
         return make_prompts(rows, table, session.config.task.labels, origin, seed, session.folder / "data")
 
-    config = {**table.model_dump(mode="json", exclude={"path"}), "labels": list(session.config.task.labels)}
+    config = {
+        **table.model_dump(mode="json", exclude={"path", "accepted_risk"}),
+        "labels": list(session.config.task.labels),
+    }
     config["seed"] = session.config.run.seed
     outputs = ("data/prompts.jsonl", "data/gold.json")
     return session.run.stage("data", 1, config, {"file": origin.digest}, outputs, work)

@@ -59,8 +59,6 @@ def describe_student(
         code=last.code,
         environment=last.environment,
         upstream=UNKNOWN_UPSTREAM,
-        signer=run.signer.verification_key if run.signer else "",
-        attestation="statement.dsse.json" if run.signer else "",
     )
 
 

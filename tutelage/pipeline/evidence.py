@@ -99,7 +99,7 @@ def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Done:
         write_report(run.folder / "evidence.json", run.folder / PAGE)
         return {}
 
-    inputs = {"prove": proved.outputs_digest, "claim": claim.digest}
+    inputs = {"prove": proved.outputs_digest, "claim": claim.digest, "risks": gate.risks}
     done = run.stage("report", 1, {}, inputs, ("evidence.json",), work)
     page = run.folder / PAGE
     if not page.exists():  # how it looks is no part of the record: it can be made again at any time

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tutelage.canon import canonical, digest_file, digest_of
-from tutelage.config import RunConfig
+from tutelage.config import AcceptedRiskTable, RunConfig
 from tutelage.errors import ConfigError, ResourceError, TermsError
 from tutelage.jsonl import write_whole
 from tutelage.resources import Resource, fetch, resource
@@ -14,7 +14,7 @@ from tutelage.ship.notices import licence_copies
 from tutelage.terms.check import accept, check, cited, combine, require, way_out
 from tutelage.terms.conditions import HANDED_ON, Obligations, Release, bound, obligations, unmet_at_start
 from tutelage.terms.lineage import Lineage, Made, Tie, inherited, of_file, of_folder, read_lineage
-from tutelage.terms.model import AcceptedRisk, Condition, Purpose, Verdict
+from tutelage.terms.model import AcceptedRisk, Condition, Purpose, TermsEntry, Verdict
 from tutelage.terms.registry import Registry, load_registry
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -43,6 +43,11 @@ class Gate(NamedTuple):
         """Digest of what the texts say, without the day: an input of everything learnt under it."""
         return digest_of([[reason.entry_digest, str(reason.status)] for reason in self.together.reasons])
 
+    @property
+    def risks(self) -> str:
+        """Digest of the risks that persons accepted: an input of what tells of them (the answers are the same)."""
+        return digest_of([risk.to_json() for risk in self.together.accepted_risks])
+
 
 def route_of(config: RunConfig) -> str:
     """How the teacher is reached: "embedded", the provider named in the run file (a proxy on loopback may stand before
@@ -51,6 +56,17 @@ def route_of(config: RunConfig) -> str:
         return "embedded"
     host = urlsplit(config.teacher.url).hostname or ""
     return config.teacher.provider or ("loopback" if host in LOOPBACK else host)
+
+
+def _require_true_provider(config: RunConfig, registry: Registry) -> None:
+    """A known host is reached under its own terms, whatever provider the run file names: that is for proxies of one's own."""
+    named, host = config.teacher.provider, urlsplit(config.teacher.url or "").hostname or ""
+    own = registry.find(host)
+    if named is not None and isinstance(own, TermsEntry) and registry.find(named) != own:
+        raise ConfigError(
+            f"teacher.provider = {named!r}, but {host} is {own.name}",
+            fix=f'delete teacher.provider, or write "{own.id}": the terms of the host that is asked count',
+        )
 
 
 def teacher_licence(config: RunConfig) -> str:
@@ -64,9 +80,8 @@ def check_terms(config: RunConfig, today: str) -> Gate:
     """The verdicts for a run. Raises `ConfigError` for an unknown purpose, an incomplete accepted risk or one on nothing
     that is inherited, and `DataError` for a lineage or a copy of a licence that cannot be read."""
     registry = load_registry()
+    _require_true_provider(config, registry)
     purpose = config.run.purpose
-    risk = config.teacher.accepted_risk
-    accepted = AcceptedRisk(risk.who, risk.reason, risk.scope) if risk else None
     teacher = check(
         registry,
         subject=teacher_name(config),
@@ -74,13 +89,15 @@ def check_terms(config: RunConfig, today: str) -> Gate:
         route=route_of(config),
         purpose=purpose,
         today=today,
-        accepted_risk=accepted,
+        accepted_risk=_risk(config.teacher.accepted_risk),
     )
     source = config.data.resource or Path(config.data.path or "").name
     licence = resource(config.data.resource).licence if config.data.resource else config.data.licence or ""
-    data = check(registry, subject=source, licence=licence, route="local", purpose=purpose, today=today)
-    start = base_of(config)
-    base = check(registry, subject=start.name, licence=start.licence, route="local", purpose=purpose, today=today)
+    kept: dict[str, Any] = {"route": "local", "purpose": purpose, "today": today}
+    risk = _risk(config.data.accepted_risk)
+    data = check(registry, subject=source, licence=licence, accepted_risk=risk, **kept)
+    start, risk = base_of(config), _risk(config.student.accepted_risk)
+    base = check(registry, subject=start.name, licence=start.licence, accepted_risk=risk, **kept)
     parents = _parents(config)
     passed_on = _inherited(config, parents, registry, today)
     conditions = (*base.conditions, *bound((*teacher.conditions, *data.conditions)))
@@ -97,6 +114,10 @@ def check_terms(config: RunConfig, today: str) -> Gate:
             config.run.name, Made.STUDENT, {Tie.TEACHER: teacher, Tie.DATA: data, Tie.BASE: base}, parents
         ),
     )
+
+
+def _risk(table: AcceptedRiskTable | None) -> AcceptedRisk | None:
+    return None if table is None else AcceptedRisk(**table.model_dump())
 
 
 def _unmet(config: RunConfig, owed: Obligations, registry: Registry) -> tuple[str, ...]:

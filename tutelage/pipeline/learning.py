@@ -46,7 +46,10 @@ def student(run: Run, config: RunConfig) -> Done:
             base.fetch(), config.student.layers, config.student.template, config.task.labels, run.folder / BEFORE
         )
 
-    table = {**config.student.model_dump(mode="json", exclude={"path"}), "labels": list(config.task.labels)}
+    table = {
+        **config.student.model_dump(mode="json", exclude={"path", "accepted_risk"}),
+        "labels": list(config.task.labels),
+    }
     return run.stage("student", 1, table, {"base": base.digest}, (BEFORE,), work)
 
 
@@ -136,7 +139,7 @@ def ship(arc: Session, gate: Gate, trained: Done, made: Done, accounted: Done) -
         "licence_files": [digest_file(Path(name)) for name in config.ship.licence_files],
     }
     inputs = {"train": trained.outputs_digest, "student": made.outputs_digest, "account": accounted.outputs_digest}
-    return run.stage("ship", 2, table, inputs | {"terms": gate.standing}, ("student",), work)
+    return run.stage("ship", 2, table, inputs | {"terms": gate.standing, "risks": gate.risks}, ("student",), work)
 
 
 def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:

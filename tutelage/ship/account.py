@@ -75,8 +75,6 @@ class Account(Record):
     code: str
     environment: str
     upstream: str  # what is known of the models that taught the teacher and the base
-    signer: str  # verification key of whoever signs; empty when unsigned
-    attestation: str  # where the signed statement lies, relative to `provenance/`; empty where there is none
 
     @property
     def target_tokens(self) -> int:

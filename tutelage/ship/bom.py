@@ -162,7 +162,7 @@ def _data(account: Account) -> dict[str, Any]:
 
 def _examples(account: Account) -> dict[str, Any]:
     """The training set: named by digests, not handed out."""
-    keeper = {"organization": {"name": account.signer or "whoever keeps the run folder; the record is not signed"}}
+    keeper = {"organization": {"name": "whoever keeps the run folder"}}
     files = [(f"file:{name}", digest) for name, digest in sorted(account.examples.items())]
     return {
         "type": "data",
@@ -184,13 +184,12 @@ def _examples(account: Account) -> dict[str, Any]:
 def _references(account: Account) -> list[dict[str, Any]]:
     """Addresses are relative to the folder that the BOM lies in: the record's public one."""
     log = f"{account.log.origin}, {account.log.size} entries, root {account.log.root}"
-    found = [
+    signed = "in statement.dsse.json too when somebody signed: signer.vkey says who"
+    return [
         {"type": "log", "url": "checkpoint", "comment": log},
         {"type": "evidence", "url": "sources.json", "comment": "the source table, whole, and its root"},
+        {"type": "attestation", "url": "statement.json", "comment": f"the statement over the weights; {signed}"},
     ]
-    if account.attestation:
-        found.append({"type": "attestation", "url": account.attestation, "comment": f"signed by {account.signer}"})
-    return found
 
 
 def _compositions(account: Account) -> list[dict[str, Any]]:

@@ -100,8 +100,7 @@ def _distillation(account: Account) -> dict[str, Any]:
             "entries": account.log.size,
             "root": account.log.root,
             **({"weights": account.weights} if account.weights else {}),
-            "statement": account.attestation or "none: not signed",
-            "signer": account.signer or "none: not signed",
+            "statement": "statement.json",
         },
     }
 
@@ -238,9 +237,8 @@ def _record(account: Account) -> list[str]:
     log = account.log
     weights = f"These weights are {code(account.weights)}. " if account.weights else ""
     signed = (
-        f"It is signed by {code(account.signer)}; the statement is {code(account.attestation)} in its public folder."
-        if account.signer and account.attestation
-        else "It is not signed: who made it, and when, is not proved."
+        "Whoever signed it stands in `signer.vkey` beside the statement in its public folder; without that file nobody "
+        "did, and who made it is not proved."
     )
     return [
         f"{weights}The record's log is {code(log.origin)}: {log.size:,} entries, root {code(log.root)}. {signed}",

@@ -84,7 +84,7 @@ def croissant(account: Account) -> dict[str, Any]:
         "citeAs": f"{account.name}: training examples. {account.log.origin}, {account.log.size}, {account.log.root}",
         "version": "1.0.0",
         "license": _licences(account),
-        "creator": {"@type": "sc:Organization", "name": account.signer or "not stated: the record is not signed"},
+        "creator": {"@type": "sc:Organization", "name": "whoever signed the record: signer.vkey beside it"},
         "dateCreated": account.created_at,
         "datePublished": account.created_at,
         "keywords": ["distillation", account.method, *account.labels],

@@ -124,7 +124,7 @@ def _terms(together: Verdict, owed: Obligations) -> str:
         lines += ["## Use restrictions", "", "They bind whoever receives these weights too.", ""]
         lines += [f"- **{plain(one.entry)}**: {plain(one.words)}{_policy(one)}" for one in kept] + [""]
     if declared := [one for one in owed.declared if one not in policies]:
-        lines += ["## Declared by whoever made them", ""]
+        lines += ["## Conditions that no machine checked", ""]
         lines += [f"- **{plain(one.entry)}**: {plain(one.words)}" for one in declared] + [""]
     if together.accepted_risks:
         lines += ["## Risks that a named person accepted", ""]
