@@ -31,7 +31,7 @@ def test_the_run_verifies_with_its_signers_first_key_and_its_witness(folder: Pat
     result = verify(folder / "run", Trust(**trust))
     assert result.findings == ()
     assert result.tier[0].startswith("L0 signed claim")
-    assert result.tier[1].startswith("L1 established")
+    assert result.tier[1].startswith("L1: a witness you trust saw the selection committed at ")
     assert result.root == trust["root"]
 
 

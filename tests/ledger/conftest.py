@@ -1,13 +1,18 @@
 """A sealed run made once, and a key folder of the tests' own: nobody's real keys are read or written here."""
 
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.ledger.made import Example, make, new_signer
+from tutelage.jsonl import pretty
+from tutelage.ledger import verify
 from tutelage.ledger.keys import Signer
+from tutelage.ledger.verify import Result, Trust
 
 ONCE = {"soft-target": 1, "text-target": 3}
 EXAMPLES = [
@@ -51,3 +56,19 @@ def copied(small: Record, tmp_path: Path) -> Record:
     """The small run in a folder of one's own."""
     shutil.copytree(small.run, tmp_path / "run")
     return small._replace(run=tmp_path / "run")
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Callable[..., Result]:
+    def work(value: dict[str, Any] | bytes, trust: Trust | None = None) -> Result:
+        path = tmp_path / "disclosure.json"
+        path.write_bytes(value if isinstance(value, bytes) else pretty(value))
+        return verify.verify(path, trust)
+
+    return work
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same signatures are checked over and over: once is enough."""
+    monkeypatch.setattr(verify, "ed25519_verify", functools.lru_cache(maxsize=None)(verify.ed25519_verify))

@@ -11,10 +11,13 @@ import pytest
 from tests.ledger.conftest import EXAMPLES, Record
 from tests.ledger.made import Example, Maker, make, new_signer
 from tutelage.canon import canonical, digest_bytes, digest_file
+from tutelage.errors import ConfigError
+from tutelage.jsonl import pretty
 from tutelage.ledger import examples, verify
 from tutelage.ledger.examples import Taken, Tokens, table_root
 from tutelage.ledger.log import Log
 from tutelage.ledger.sources import SourceRow
+from tutelage.ledger.statement import envelope
 from tutelage.ledger.verify import Trust
 from tutelage.pipeline.run import Facts, Run
 from tutelage.pipeline.sealing import publish
@@ -274,6 +277,37 @@ def test_a_selection_committed_after_training_began(tmp_path: Path) -> None:
     assert any("committed after training began" in line for line in whats(tmp_path / "run"))
 
 
+@pytest.mark.parametrize("field", ["licence", "accepted_risks", "conditions", "purpose"])
+def test_other_verdicts_than_those_under_which_it_ran(tmp_path: Path, field: str) -> None:
+    """The terms that are published and stated are those of the run: a risk that was accepted is not left out."""
+
+    class Liar(Maker):
+        def report(self, scratch: Path) -> Facts:
+            other: Any = [{"who": "nobody"}] if field in ("accepted_risks", "conditions") else "other"
+            self.terms = {**self.terms, "teacher": {**self.terms["teacher"], field: other}}
+            return super().report(scratch)
+
+    with Run(tmp_path / "run", Quiet(), Stop(), new_signer()) as run:
+        Liar(run, SMALL).seal()
+    assert any("has other verdicts than those under which it ran" in line for line in whats(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", verify.STATED)
+def test_a_statement_that_says_something_else_than_the_record(copied: Record, name: str) -> None:
+    """Edited and signed by the signer: the log named before what would be stated, and the record says it too."""
+    path = copied.run / "provenance" / "statement.json"
+    value = json.loads(path.read_bytes())
+    value["predicate"][name] = "something else"
+    path.write_bytes(canonical(value) + b"\n")
+    sealed = envelope(canonical(value), copied.signer)
+    (copied.run / "provenance" / "statement.dsse.json").write_bytes(pretty(sealed))
+    for folder in (copied.run, copied.run / "provenance"):
+        told = whats(folder, Trust(key=copied.signer.verification_key))
+        assert "provenance/sealed.json: does not name what the statement says" in told
+    told = whats(copied.run)
+    assert any(f"says of {name} " in line or "another selection" in line or "cannot be read" in line for line in told)
+
+
 def test_evidence_of_another_student_than_the_one_shipped(copied: Record) -> None:
     """Killed between shipping a new student and proving it: what is proven is not what would be served."""
     with Run(copied.run, Quiet(), Stop(), copied.signer) as run:
@@ -342,9 +376,13 @@ def test_signatures_taken_away_leave_no_tier(copied: Record) -> None:
 
 
 def test_signing_in_place_of_the_signer(copied: Record) -> None:
-    """`tutelage sign` by somebody else: the record holds as theirs, before training nothing is claimed any more."""
+    """`tutelage sign` refuses it. Done nevertheless, it holds as theirs, and claims nothing of before training."""
     other = new_signer("example.org/eve")
     with Run(copied.run, Quiet(), Stop(), other) as run:
+        with pytest.raises(ConfigError, match="this record is signed by"):
+            publish(run.folder, run.log, other)
+        assert whats(copied.run, Trust(key=copied.signer.verification_key)) == []
+        run.log.sign()
         publish(run.folder, run.log, other)
     assert whats(copied.run) == []
     tier = verify.verify(copied.run, Trust(key=other.verification_key)).tier

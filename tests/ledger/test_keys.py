@@ -138,6 +138,17 @@ def test_rotation_is_signed_by_both_and_the_old_key_is_gone(keys: Path) -> None:
     assert [key.public for key in followed.trusted] == [old.public, new.public, newest.public]
 
 
+def test_a_revocation_reaches_back_to_the_keys_that_were_taken_over_from(keys: Path) -> None:
+    """Whoever has stolen an older key signs as the newer one's predecessor: a revocation ends them all, and none after."""
+    first, second = new_key(NAME), rotate_key(NAME)
+    revoke_key(NAME, "stolen")
+    followed = follow(parse_key(first.verification_key), keyring.history_path(NAME).read_text())
+    assert set(followed.revoked) == {parse_key(signer.verification_key).id for signer in (first, second)}
+    third = new_signer(NAME)
+    only_first = history_of(rotation(first, second), rotation(second, third), revocation(first))
+    assert set(follow(parse_key(first.verification_key), only_first).revoked) == {parse_key(first.verification_key).id}
+
+
 def test_a_newer_key_says_nothing_of_an_older_one(keys: Path) -> None:
     new_key(NAME)
     new = rotate_key(NAME)

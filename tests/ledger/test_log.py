@@ -10,7 +10,7 @@ from tests.ledger.made import new_signer
 from tests.reference import merkle_naive as naive
 from tutelage.canon import canonical, digest_bytes
 from tutelage.errors import ConfigError
-from tutelage.ledger.keys import Signer
+from tutelage.ledger.keys import Signer, new_key, rotate_key
 from tutelage.ledger.log import BEFORE_TRAINING, NOTHING_BEFORE, Log
 from tutelage.ledger.verify import cosigned_at, note_signed_by, parse_checkpoint, parse_key, parse_note
 from tutelage.records import Statement
@@ -157,6 +157,30 @@ def test_what_is_added_to_a_signed_log_is_signed_by_the_same(tmp_path: Path, sig
     with pytest.raises(ConfigError, match=r"is signed by example\.org/ada"):
         log.append(entry(log, number=2))
     assert is_whole(tmp_path, 2, ADA)
+
+
+def test_the_same_name_is_not_the_same_key_and_a_successor_is(tmp_path: Path) -> None:
+    old = new_key("example.org/ada")
+    log = opened(tmp_path, old, entries=2)
+    with pytest.raises(ConfigError, match="is signed by"):
+        twin = opened(tmp_path, new_signer("example.org/ada"))
+        twin.append(entry(twin, number=2))
+    new = rotate_key("example.org/ada")
+    log = opened(tmp_path, new)
+    log.append(entry(log, number=2))
+    assert is_whole(tmp_path, 3, new)
+
+
+def test_a_signed_log_opened_without_the_key_stays_signed(tmp_path: Path) -> None:
+    """Even when its last line has no checkpoint yet: the next start with the key catches up."""
+    log = opened(tmp_path, ADA, entries=2)
+    before = (tmp_path / "provenance" / "checkpoint").read_bytes()
+    log.append(entry(log, number=2))
+    (tmp_path / "provenance" / "checkpoint").write_bytes(before)
+    opened(tmp_path)
+    assert (tmp_path / "provenance" / "checkpoint").read_bytes() == before
+    opened(tmp_path, ADA)
+    assert is_whole(tmp_path, 3, ADA)
 
 
 def test_signing_in_place_of_somebody_else_is_an_act_of_its_own(tmp_path: Path) -> None:

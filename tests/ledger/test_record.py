@@ -1,6 +1,5 @@
 """A whole record under attack, file by file and byte by byte: everything covered is caught, and where is told."""
 
-import functools
 import os
 import random
 import shutil
@@ -18,11 +17,7 @@ from tutelage.ledger.verify import NOT_LOCATED, Finding, Trust
 from tutelage.pipeline.run import Run
 from tutelage.progress import Quiet, Stop
 
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same signatures are checked over and over: once is enough."""
-    monkeypatch.setattr(verify, "ed25519_verify", functools.lru_cache(maxsize=None)(verify.ed25519_verify))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def covered(run: Path) -> list[Path]:

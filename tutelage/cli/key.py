@@ -1,5 +1,10 @@
 """`tutelage key`: make, list, rotate and revoke the keys that records are signed with. Offline; private keys stay put."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tutelage.ledger.keys import Signer
+
 
 def new(name: str) -> int:
     """Make a key and keep it in your key folder; runs are signed with the first one from then on.
@@ -9,11 +14,23 @@ def new(name: str) -> int:
     name
         Who signs, for instance example.org/ada; it is public and stands in every record.
     """
-    from tutelage.ledger.keys import key_folder, new_key
+    from tutelage.ledger.keys import new_key
 
-    signer = new_key(name)
-    print(f"kept in {key_folder()}; hand this out, so that others can check what you sign:\n{signer.verification_key}")
-    print(f"and this, when you cosign as a witness:\n{signer.witness_key}")
+    _print_public(name, new_key(name))
+    return 0
+
+
+def use(name: str) -> int:
+    """Make a key the one that runs are signed with.
+
+    Parameters
+    ----------
+    name
+        The key's name.
+    """
+    from tutelage.ledger.keys import use_key
+
+    print(f"runs are signed with {use_key(name).verification_key}")
     return 0
 
 
@@ -40,8 +57,8 @@ def rotate(name: str) -> int:
     """
     from tutelage.ledger.keys import history_path, rotate_key
 
-    signer = rotate_key(name)
-    print(f"{signer.verification_key}\npublish the history beside it: {history_path(name)}")
+    _print_public(name, rotate_key(name))
+    print(f"publish the history beside it: {history_path(name)}")
     return 0
 
 
@@ -60,3 +77,11 @@ def revoke(name: str, *, reason: str) -> int:
     revoke_key(name, reason)
     print(f"revoked; publish the history: {history_path(name)}")
     return 0
+
+
+def _print_public(name: str, signer: "Signer") -> None:
+    from tutelage.ledger.keys import public_files
+
+    signs, cosigns = public_files(name)
+    print(f"hand this out, so that others can check what you sign ({signs}):\n{signer.verification_key}")
+    print(f"and this, when you cosign as a witness ({cosigns}):\n{signer.witness_key}")

@@ -52,5 +52,6 @@ def cosign(run: Path, *, key: str) -> int:
     from tutelage.ledger.witness import cosign as witness
 
     seen = witness(run, load_key(key), int(time.time()))
-    print(f"cosigned {seen.path} at {seen.posix_s}; others check it with:\n--witness {seen.witness_key}")
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seen.posix_s))
+    print(f"cosigned {seen.path} at {at}; others check it with:\n--witness {seen.witness_key}")
     return 0

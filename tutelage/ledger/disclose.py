@@ -18,7 +18,7 @@ from tutelage.ledger.log import BEFORE_TRAINING
 from tutelage.ledger.merkle import consistency_proof, inclusion_proof, leaf_hash
 from tutelage.ledger.sources import TARGETS
 from tutelage.ledger.statement import PAYLOAD_TYPE
-from tutelage.ledger.verify import MAX_DRAWS, audit_places, parse_checkpoint, parse_note
+from tutelage.ledger.verify import MAX_DRAWS, audit_places, folded, parse_checkpoint, parse_note
 
 OPENABLE = ("exchange", "prompt", "answer", "logprobs")
 
@@ -86,10 +86,13 @@ def share(sealed: Sealed, teacher: str, licence: str | None, blind: Collection[i
         raise ConfigError(
             f"the source table has no row {min(strangers)}", fix=f"its rows are 0 to {len(sealed.rows) - 1}"
         )
-    names = {entry["row"]["teacher"] for entry in sealed.rows if entry["row"]["role"] in TARGETS}
-    if teacher not in names:
+    targets = [entry["row"] for entry in sealed.rows if entry["row"]["role"] in TARGETS]
+    names = {(row["teacher"], row["licence"]) for row in targets}
+    if not any(name == teacher and licence in (None, under) for name, under in names):
+        known = " or ".join(sorted(f"{name} under {under or 'the terms of its route'}" for name, under in names))
         raise ConfigError(
-            f"no loss token came from {teacher!r}", fix=f"name {' or '.join(sorted(names))}, or disclose its absence"
+            f"no loss token came from {teacher!r}" + (f" under {licence!r}" if licence is not None else ""),
+            fix=f"name {known}, or disclose its absence",
         )
     question = {"teacher": teacher, **({} if licence is None else {"licence": licence})}
     table = [_blinded(entry) if at in blind else entry for at, entry in enumerate(sealed.rows)]
@@ -98,7 +101,7 @@ def share(sealed: Sealed, teacher: str, licence: str | None, blind: Collection[i
 
 def absence(sealed: Sealed, teacher: str) -> dict[str, Any]:
     """The whole source table: shows that a teacher has no row in it. Raises `DataError` when it has one."""
-    if rows := [entry["row"]["role"] for entry in sealed.rows if entry["row"]["teacher"] == teacher]:
+    if rows := [entry["row"]["role"] for entry in sealed.rows if folded(entry["row"]["teacher"]) == folded(teacher)]:
         raise DataError(f"{teacher!r} is in the source table, as {', '.join(rows)}", fix="disclose its share instead")
     return sealed.opening("absence", question={"teacher": teacher}, table=sealed.rows)
 

@@ -122,6 +122,13 @@ def default_name() -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
+def use_key(name: str) -> Signer:
+    """Makes a key the one that runs are signed with. Raises `ConfigError` when there is no such key."""
+    signer = load_key(name)
+    write_whole(key_folder() / "default", f"{name}\n".encode())
+    return signer
+
+
 def default_signer() -> Signer | None:
     """The default key; None when there is none, so that a run says it is not signed."""
     name = default_name()
@@ -162,6 +169,11 @@ def known_keys() -> list[Known]:
     return [Known(name, key, _path(name, "key").exists()) for name, key in sorted(found)]
 
 
+def public_files(name: str) -> tuple[Path, Path]:
+    """The files with the two keys to hand out: for what is signed, and for what is cosigned as a witness."""
+    return _path(name, "vkey"), _path(name, "witness")
+
+
 def key_ids(signer: Signer) -> frozenset[bytes]:
     """Ids (4 bytes) of the signer's key and of those it took over from, by its history."""
     found = {key_id(signer.name, ED25519, signer.public)}
@@ -187,6 +199,7 @@ def _keep(signer: Signer) -> None:
         pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
         write_whole(_path(signer.name, ending), pem, mode=0o600)
     write_whole(_path(signer.name, "vkey"), f"{signer.verification_key}\n".encode())
+    write_whole(_path(signer.name, "witness"), f"{signer.witness_key}\n".encode())
     write_whole(_path(signer.name, "p256.pub"), signer.p256_public)
 
 

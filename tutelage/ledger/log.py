@@ -47,12 +47,7 @@ class Log:
         """
         if statement.previous != self.last_digest:
             raise ValueError(f"statement names {statement.previous}, the log ends with {self.last_digest}")
-        holder = self._holder()
-        if holder is not None and (self.signer is None or holder[1] not in key_ids(self.signer)):
-            raise ConfigError(
-                f"this record is signed by {holder[0]}, and what is added to it must be too",
-                fix=f"make that key of {holder[0]} the default (tutelage key list), or choose another --out",
-            )
+        self.require_holder(self.signer)
         line = canonical(statement.to_json())
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -69,6 +64,15 @@ class Log:
         self._leaves.append(leaf_hash(line))
         self._publish(len(self._lines) - 1)
         return digest_bytes(line)
+
+    def require_holder(self, signer: Signer | None) -> None:
+        """Raises `ConfigError` when the record is signed with a key that this signer neither has nor took over from."""
+        holder = self._holder()
+        if holder is not None and (signer is None or holder[1] not in key_ids(signer)):
+            raise ConfigError(
+                f"this record is signed by {holder[0]}, and what is added to it must be too",
+                fix=f"bring that key (tutelage key use {holder[0]}), or choose another --out",
+            )
 
     def keep_checkpoint(self, size: int) -> None:
         """Keeps the checkpoint over the first `size` entries, which an outside witness may sign, and publishes the last of
@@ -93,11 +97,11 @@ class Log:
         return "" if holder is None else holder[0]
 
     def _holder(self) -> tuple[str, bytes] | None:
-        """Name and key id of the first signature on the checkpoint; None when it has none."""
+        """Name and key id of the first signature on the checkpoint that is no witness's; None when it has none."""
         if not self.checkpoint.exists():
             return None
         signatures = parse_note(self.checkpoint.read_text(encoding="utf-8")).signatures
-        return signatures[0][:2] if signatures else None
+        return next((one[:2] for one in signatures if len(one[2]) == 64), None)  # 72 bytes: a witness's
 
     @property
     def last_digest(self) -> str:

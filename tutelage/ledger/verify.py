@@ -729,11 +729,11 @@ class _Checker:
         if root_of(leaves) != head.root:
             self.found("provenance/checkpoint", f"does not name {len(leaves)} entries with root {self.root}")
         self.passed("RFC 6962 section 2.1, C2SP tlog-tiles", f"{head.size} log entries have root {self.root}", before)
-        keys = self._keys(*(self._text(folder / name) for name in ("signer.vkey", "signer.history.json")))
-        self._signature("provenance/checkpoint", note, keys)
         if not (folder / "statement.json").exists():
             self.found("provenance/statement.json", "is missing: the run is not sealed yet")
             return
+        keys = self._keys(*(self._text(folder / name) for name in ("signer.vkey", "signer.history.json")))
+        self._signature("provenance/checkpoint", note, keys)
         self._statement(folder, head, keys)
         line = self._entry(folder / "sealed.json")
         self._sealed("provenance/sealed.json", line)
@@ -1428,8 +1428,7 @@ class _Checker:
         table = read_table(value["table"], self.statement["predicate"]["sources"])
         if table.blinded or "licence" in value["question"]:
             raise Bad("that no example came from somebody is shown by the whole table alone, whatever the licence")
-        plain = "".join(teacher.split()).casefold()  # however it is written
-        if rows := [row["role"] for row in table.rows.values() if "".join(row["teacher"].split()).casefold() == plain]:
+        if rows := [row["role"] for row in table.rows.values() if folded(row["teacher"]) == folded(teacher)]:
             self.found(self.path.name, f"{teacher} has rows in the source table: {rows}")
         others = ", ".join(sorted({ascii(row["teacher"]) for row in table.rows.values()}))
         self.shares.append(f"no example of the record came from {teacher!a}: the whole source table has {others}")
@@ -1510,6 +1509,11 @@ class _Checker:
         )
 
 
+def folded(name: str) -> str:
+    """A name however it is written: without blanks, upper and lower case alike."""
+    return "".join(name.split()).casefold()
+
+
 def audit_places(root: str, beacon: str, draws: int, total: int) -> list[int]:
     """Which loss tokens an audit draws: SHA-256(root ‖ beacon ‖ number) modulo the total, with replacement."""
     text = f"{root}\n{beacon}\n"
@@ -1521,13 +1525,16 @@ def main(arguments: list[str]) -> int:
     """Prints checks, findings, shares and tier; 0 when all holds, 1 when it does not, 2 for a wrong call."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("path", type=Path, help="a run folder, its provenance folder, or a disclosure")
-    parser.add_argument("--key", default="", help="verification key of the signer you trust (name+id+key)")
+    parser.add_argument("--key", default="", help="verification key of the signer you trust (name+id+key), or its file")
     parser.add_argument("--history", type=Path, help="that key's published history: rotations and revocations")
-    parser.add_argument("--witness", default="", help="verification key of a witness you trust")
+    parser.add_argument("--witness", default="", help="verification key of a witness you trust, or its file")
     parser.add_argument("--root", default="", help="a log root you trust (sha256:...)")
     given = parser.parse_args(arguments)
     history = _read(given.history).decode() if given.history else ""
-    result = verify(given.path, Trust(given.key, history, given.witness, given.root))
+    key, witness = (
+        Path(text).read_text().strip() if Path(text).is_file() else text for text in (given.key, given.witness)
+    )
+    result = verify(given.path, Trust(key, history, witness, given.root))
     print("\n".join(told(result)))
     return 1 if result.findings else 0
 

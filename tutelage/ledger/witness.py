@@ -35,7 +35,8 @@ def cosign(run: Path, witness: Signer, posix_s: int) -> Cosigned:
     )
     if not kept:
         raise ConfigError(
-            f"{run} has no checkpoint from before training", fix="give a run folder or its provenance folder"
+            f"{run} has no checkpoint from before training",
+            fix="give a run folder or its provenance folder, once training begins",
         )
     sealed = [public / "checkpoint"] if (public / "statement.json").exists() else []
     for path in (kept[-1], *sealed):

@@ -70,10 +70,16 @@ def _require_true_provider(config: RunConfig, registry: Registry) -> None:
 
 
 def teacher_licence(config: RunConfig) -> str:
-    """As stated in the run file, else of the pinned weights, else empty: not public."""
-    if config.teacher.licence is not None or config.teacher.resource is None:
+    """Of the pinned weights, else as stated in the run file, else empty: not public. Raises `ConfigError` for another."""
+    if config.teacher.resource is None:
         return config.teacher.licence or ""
-    return resource(config.teacher.resource).licence
+    own = resource(config.teacher.resource).licence
+    if config.teacher.licence not in (None, own):
+        raise ConfigError(
+            f"teacher.licence = {config.teacher.licence!r}, but {config.teacher.resource} is under {own}",
+            fix="delete teacher.licence: pinned weights carry their own",
+        )
+    return own
 
 
 def check_terms(config: RunConfig, today: str) -> Gate:

@@ -69,6 +69,7 @@ def publish(folder: Path, log: Log, signer: Signer | None) -> None:
     if signer is None and log.signed_by:
         return  # signed, and nothing was added since: without the key nothing could be
     if signer is not None:
+        log.require_holder(signer)
         log.sign()
         files = student_files(log)
         key = signer.verification_key.encode() + b"\n"

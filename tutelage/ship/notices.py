@@ -103,9 +103,10 @@ def _notice(together: Verdict, owed: Obligations) -> str:
     lines += ["", "Sources, and the texts that apply to them:", ""]
     for subject, reasons in _by_subject(together).items():
         lines.append(f"- {_shown(subject)}")
-        lines += [
+        named = (
             f"  {_shown(one.entry_name or one.asked or 'no text is known')} {one.source}".rstrip() for one in reasons
-        ]
+        )
+        lines += dict.fromkeys(named)
     if asked := (*owed.notices, *owed.terms_passed_on, *owed.displays):
         lines += ["", "What these texts ask of whoever hands the weights on:", ""]
         lines += [f"- {one.entry}: {_shown(one.words)}" for one in asked]

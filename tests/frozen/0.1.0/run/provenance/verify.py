@@ -17,7 +17,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -395,7 +395,10 @@ def follow(key: Key, history: str) -> Keys:
             trusted.append(new)
         elif kind == "tutelage/key-revocation/v1":
             event = (_posix(said["at"]), f"{said['at']}: {said['reason']}")
-            revoked[old.id] = min(revoked.get(old.id, event), event)  # whoever stole it cannot put it off
+            for key in trusted[
+                : trusted.index(old) + 1
+            ]:  # and those it took over from: whoever has one signs as they did
+                revoked[key.id] = min(revoked.get(key.id, event), event)  # whoever stole it cannot put it off
         else:
             raise Bad(f"the history has a note of unknown kind {kind[:60]!r}")
     return Keys(tuple(trusted), revoked)
@@ -416,6 +419,15 @@ def _base64(text: Any) -> bytes:
     if data is None or base64.b64encode(data).decode() != text:
         raise Bad(f"{str(text)[:60]!r} is not base64")
     return data
+
+
+def _utc(posix_s: int) -> str:
+    return datetime.fromtimestamp(posix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _undated(verdict: dict[str, Any]) -> dict[str, Any]:
+    """A verdict without what changes by the day alone."""
+    return {name: value for name, value in verdict.items() if name not in ("date", "warnings")}
 
 
 def _posix(text: str) -> int:
@@ -642,6 +654,7 @@ class _Checker:
         self.counts: dict[str, int] = {}
         self.shares: list[str] = []
         self.root = self.signed_by = ""
+        self.was_seen = False  # the note checked last counts although its key was revoked: a witness saw it before
         self.entries: list[dict[str, Any]] = []
         self.lines: list[bytes] = []
         self.places: dict[str, tuple[Path, int, int]] = {}  # where each stored request and exchange lies
@@ -716,11 +729,11 @@ class _Checker:
         if root_of(leaves) != head.root:
             self.found("provenance/checkpoint", f"does not name {len(leaves)} entries with root {self.root}")
         self.passed("RFC 6962 section 2.1, C2SP tlog-tiles", f"{head.size} log entries have root {self.root}", before)
-        keys = self._keys(*(self._text(folder / name) for name in ("signer.vkey", "signer.history.json")))
-        self._signature("provenance/checkpoint", note, keys)
         if not (folder / "statement.json").exists():
             self.found("provenance/statement.json", "is missing: the run is not sealed yet")
             return
+        keys = self._keys(*(self._text(folder / name) for name in ("signer.vkey", "signer.history.json")))
+        self._signature("provenance/checkpoint", note, keys)
         self._statement(folder, head, keys)
         line = self._entry(folder / "sealed.json")
         self._sealed("provenance/sealed.json", line)
@@ -796,7 +809,7 @@ class _Checker:
         who is trusted saw before a key was revoked was signed before."""
         seen = self._seen_by_witness(note)
         if keys is None:
-            if note.signatures and wanted:
+            if wanted and any(len(signature) == 64 for *_, signature in note.signatures):  # 72 bytes: a witness's
                 self.found(where, "is signed, but signer.vkey does not say by whom")
             return False
         for key in keys.trusted:
@@ -808,6 +821,7 @@ class _Checker:
             elif key.id in keys.revoked and not (seen is not None and seen < keys.revoked[key.id][0]):
                 self.found(where, f"is signed with a key that was revoked, {keys.revoked[key.id][1]}")
             else:
+                self.was_seen = key.id in keys.revoked
                 self.signed_by = self.signed_by or f"{key.name}+{key.id.hex()}"
                 self.is_trusted = self.is_trusted or bool(self.trust.key)
                 return True
@@ -834,8 +848,7 @@ class _Checker:
         self._envelope(envelope, data[:-1], keys)
         if json.dumps(envelope, indent=1, ensure_ascii=False).encode() + b"\n" != written:
             self.found("provenance/statement.dsse.json", "is not laid out as it is written")
-        what = f"the statement over the weights is signed by {self.signed_by}"
-        self.passed("DSSE v1, in-toto Statement v1", what, before)
+        self.passed("DSSE v1", f"the statement over the weights is signed by {self.signed_by}", before)
 
     def _log_named(self, statement: dict[str, Any], head: Checkpoint) -> None:
         log, stated = statement["predicate"]["log"], (statement["_type"], statement["predicateType"])
@@ -853,7 +866,7 @@ class _Checker:
         signatures = [_base64(one["sig"]) for one in envelope["signatures"][:8]]
         for key in keys.trusted:
             if key.kind == 1 and any(ed25519_verify(key.public, message, signature) for signature in signatures):
-                if key.id in keys.revoked:
+                if key.id in keys.revoked and not self.was_seen:  # a witness saw the log that names what is stated
                     self.found(where, f"is signed with a key that was revoked, {keys.revoked[key.id][1]}")
                     return
                 expected = f"{key.name}+{key.id.hex()}"
@@ -899,11 +912,17 @@ class _Checker:
             time = self._seen_by_witness(note)
             if time is None:
                 self.found("provenance/checkpoints", "the witness you name did not cosign the one from before training")
-            elif time >= _posix(self.statement["predicate"]["sealed_at"]):
-                return f"L1 not established: the witness saw the selection at {time} only, when the record was sealed"
             else:
-                return f"L1 established: a witness you trust saw the selection committed at {time} (POSIX seconds)"
-        return "L1 claimed by the signer" if signed else "L1 not claimed: the checkpoint before training is not signed"
+                sealed = self.statement["predicate"]["sealed_at"]
+                if time >= _posix(sealed):
+                    return f"L1 not established: the witness saw the selection at {_utc(time)} only, when it was sealed"
+                words = "that training came after is the signer's word, who says that it was sealed at"
+                return f"L1: a witness you trust saw the selection committed at {_utc(time)}; {words} {_plain(sealed)}"
+        return (
+            "L1 claimed by the signer"
+            if signed
+            else "L1 not claimed: the checkpoint before training is not signed by such a key"
+        )
 
     def _commits(self, entry: dict[str, Any], where: str) -> None:
         if entry["kind"] != "committed" or entry["facts"] != self.statement["predicate"]["selection"]:
@@ -951,8 +970,7 @@ class _Checker:
                 self.found(f"student/{name}", "is missing")
             elif name not in stated or _digest_file(files[name]) != stated[name]:
                 self.found(f"student/{name}", "is not a file the statement is about")
-        what = f"the student's {len(stated)} files are those the statement is about"
-        self.passed("in-toto Statement v1", what, before)
+        self.passed("in-toto Statement v1", f"the student's {len(stated)} files are those it is about", before)
 
     # The private part: files, stages, store, commitments, examples
 
@@ -999,12 +1017,10 @@ class _Checker:
             return
         predicate, facts = self.statement["predicate"], {stage: entry["facts"] for stage, entry in latest.items()}
         trained, made = _parse(self.read(self.run / "train" / "checkpoint.json")), latest["train"]["outputs"]
-        claimed = [
+        claimed = [(what, recorded, predicate[what]) for what, recorded in self._recorded(trained).items()] + [
             ("selection", {"root": facts["curate"]["commitment"], "examples": facts["curate"]["kept"]}, predicate["selection"]),
             ("sources", (facts["account"]["root"], facts["account"]["loss_tokens"]),
              (predicate["sources"]["root"], predicate["sources"]["loss_tokens"])),
-            ("checkpoint", facts["train"]["checkpoint"], predicate["run"]["checkpoint"]),
-            ("chain", (trained["chain"], trained["consumed"]), (predicate["run"]["chain"], predicate["run"]["order"])),
             ("weights", facts["ship"]["weights"], self._stated_weights()),
             ("its checkpoint", _digest(_canonical(trained)), predicate["run"]["checkpoint"]),
             ("loss tokens", sum(trained["loss_tokens"].values()), predicate["sources"]["loss_tokens"]),
@@ -1018,6 +1034,35 @@ class _Checker:
         if predicate["before_training"]["size"] > max(at for at, is_train in enumerate(begun) if is_train):
             self.found("provenance/statement.json", "the selection was committed after training began")
         self.passed("in-toto Statement v1", "the statement says what the log says", before)
+
+    def _recorded(self, trained: dict[str, Any]) -> dict[str, Any]:
+        """What the statement has to say, out of the log, the verdicts and the source table."""
+        train, opened = (
+            self.latest["train"],
+            [entry["facts"] for entry in self.entries if entry["kind"] == "opened"][-1],
+        )
+        terms = _parse(self.read(self.run / "provenance" / "terms.json"))
+        verdicts = [terms["teacher"], terms["data"], terms["base"], *terms["inherited"]]
+        kept = _parse(self.read(self.run / next(iter(self.latest["terms"]["outputs"]))))
+        if [_undated(one) for one in verdicts] != [
+            _undated(one) for one in (kept["teacher"], kept["data"], kept["base"], *kept["inherited"])
+        ]:
+            self.found("provenance/terms.json", "has other verdicts than those under which it ran last (terms/)")
+        lists = {
+            name: list({_canonical(one): one for verdict in verdicts for one in verdict[name]}.values())
+            for name in ("conditions", "accepted_risks")
+        }
+        fields = ("subject", "licence", "route", "purpose", "status", "date")
+        return lists | {
+            "schema_version": 1,
+            "name": opened["name"],
+            "purpose": verdicts[0]["purpose"],
+            "terms": [{name: verdict[name] for name in fields} for verdict in verdicts],
+            "upstream": sorted({row["upstream"] for row in self.table.rows.values()} if self.table else ()),
+            "run": {name: train[name] for name in ("code", "environment", "hardware")}
+            | {name: train["facts"][name] for name in ("steps", "chosen_step", "checkpoint", "numerics")}
+            | {"seed": opened["seed"], "order": trained["consumed"], "chain": trained["chain"]},
+        }
 
     def _stated_weights(self) -> str:
         found = [one["digest"]["sha256"] for one in self.statement["subject"] if one["name"] == "model.safetensors"]
@@ -1201,7 +1246,7 @@ class _Checker:
     @functools.cached_property
     def selected(self) -> list[dict[str, Any]]:
         """The committed selection, in order."""
-        return _parse(self.read(self.run / "curate" / "selection.json"))["train"]
+        return _parse(self.read(self.run / "curate" / "selection.json", 1 << 34))["train"]
 
     @functools.cached_property
     def prompts(self) -> dict[str, dict[str, Any]]:
@@ -1246,7 +1291,7 @@ class _Checker:
         for name, entry in self.located.items():
             at = self._place(name)
             known = any(finding.where.startswith(name) for finding in self.findings)
-            grows = name.endswith(".seg") or name.startswith("provenance/checkpoints/")  # there by a witness's line
+            grows = name.endswith(".seg") or name.startswith("provenance/checkpoint")  # there by a witness's line
             if at and not known and not (grows and at[0] == f"byte {entry['bytes']}"):
                 self.found(name, "is not as it was when the record was sealed")
 
@@ -1264,8 +1309,9 @@ class _Checker:
     def locate(self) -> None:
         """Adds to each finding about a located file the byte where it differs."""
         for at, finding in enumerate(self.findings):
-            name = finding.where.split(" ")[0]
-            place = self._place(name) if name in self.located else None
+            named = [name for name in self.located if finding.where == name or finding.where.startswith(f"{name} ")]
+            name = max(named, key=len, default="")
+            place = self._place(name) if name else None
             if place and " byte" not in finding.where.replace(name, ""):
                 self.findings[at] = Finding(f"{finding.where} {place[0]}", f"{finding.what}; {place[1]}")
             elif place and finding.where.startswith("store/"):
@@ -1294,7 +1340,11 @@ class _Checker:
         """Which tier the record establishes, for whoever brought which trust."""
         if not self.statement:
             return ()
-        pinned = ("what is stated is in the log whose root you trust, whoever signed it",) if self.is_pinned else ()
+        pinned = (
+            ("what is stated is in the log whose root you trust, whoever signed it (but not the documents beside it)",)
+            if self.is_pinned
+            else ()
+        )
         if not self.signed_by:
             unsigned = "no tier: not signed, so it agrees with itself and names nobody (make a key: tutelage key new)"
             return (unsigned, *pinned)
@@ -1339,8 +1389,8 @@ class _Checker:
         self.is_pinned = self.trust.root == self.root
         keys = self._keys(value.get("signer", ""), value.get("history", ""))
         if keys is not None:
-            self._envelope(value["envelope"], payload, keys)
             self._signature(where, note, keys)
+            self._envelope(value["envelope"], payload, keys)
         kept = parse_note(value["before_training"])
         first, named_there = parse_checkpoint(kept.text), self.statement["predicate"]["before_training"]
         if (first.size, "sha256:" + first.root.hex()) != (named_there["size"], named_there["root"]):
@@ -1378,8 +1428,7 @@ class _Checker:
         table = read_table(value["table"], self.statement["predicate"]["sources"])
         if table.blinded or "licence" in value["question"]:
             raise Bad("that no example came from somebody is shown by the whole table alone, whatever the licence")
-        plain = "".join(teacher.split()).casefold()  # however it is written
-        if rows := [row["role"] for row in table.rows.values() if "".join(row["teacher"].split()).casefold() == plain]:
+        if rows := [row["role"] for row in table.rows.values() if folded(row["teacher"]) == folded(teacher)]:
             self.found(self.path.name, f"{teacher} has rows in the source table: {rows}")
         others = ", ".join(sorted({ascii(row["teacher"]) for row in table.rows.values()}))
         self.shares.append(f"no example of the record came from {teacher!a}: the whole source table has {others}")
@@ -1460,6 +1509,11 @@ class _Checker:
         )
 
 
+def folded(name: str) -> str:
+    """A name however it is written: without blanks, upper and lower case alike."""
+    return "".join(name.split()).casefold()
+
+
 def audit_places(root: str, beacon: str, draws: int, total: int) -> list[int]:
     """Which loss tokens an audit draws: SHA-256(root ‖ beacon ‖ number) modulo the total, with replacement."""
     text = f"{root}\n{beacon}\n"
@@ -1471,13 +1525,16 @@ def main(arguments: list[str]) -> int:
     """Prints checks, findings, shares and tier; 0 when all holds, 1 when it does not, 2 for a wrong call."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("path", type=Path, help="a run folder, its provenance folder, or a disclosure")
-    parser.add_argument("--key", default="", help="verification key of the signer you trust (name+id+key)")
+    parser.add_argument("--key", default="", help="verification key of the signer you trust (name+id+key), or its file")
     parser.add_argument("--history", type=Path, help="that key's published history: rotations and revocations")
-    parser.add_argument("--witness", default="", help="verification key of a witness you trust")
+    parser.add_argument("--witness", default="", help="verification key of a witness you trust, or its file")
     parser.add_argument("--root", default="", help="a log root you trust (sha256:...)")
     given = parser.parse_args(arguments)
     history = _read(given.history).decode() if given.history else ""
-    result = verify(given.path, Trust(given.key, history, given.witness, given.root))
+    key, witness = (
+        Path(text).read_text().strip() if Path(text).is_file() else text for text in (given.key, given.witness)
+    )
+    result = verify(given.path, Trust(key, history, witness, given.root))
     print("\n".join(told(result)))
     return 1 if result.findings else 0
 
