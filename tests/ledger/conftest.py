@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from tutelage.jsonl import pretty
 from tutelage.ledger import verify
 from tutelage.ledger.keys import Signer
 from tutelage.ledger.verify import Result, Trust
+from tutelage.pipeline import run
 
 ONCE = {"soft-target": 1, "text-target": 3}
 EXAMPLES = [
@@ -35,6 +36,14 @@ class Record(NamedTuple):
 def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TUTELAGE_KEYS", str(tmp_path / "keys"))
     return tmp_path / "keys"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def versions() -> Iterator[None]:
+    """What is installed stays so: it is read once, not for each of a hundred runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "installed_versions", functools.cache(run.installed_versions))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 
 import tutelage
 from tutelage.canon import decimals, digest_file
+from tutelage.config import RunTable
 from tutelage.ledger.sources import UNKNOWN_UPSTREAM, SourceRow
 from tutelage.models.ask import now_utc
 from tutelage.pipeline.gate import Gate, base_of
@@ -33,7 +34,7 @@ def describe_student(
         version=tutelage.__version__,
         created_at=now_utc() if evidence is None else evidence["run"]["created_at"],
         purpose=config.run.purpose,
-        task=config.run.question,
+        task=_task(arc),
         question=config.task.question,
         labels=config.task.labels,
         method=METHOD[config.teacher.signal],
@@ -69,6 +70,13 @@ def latest_facts(run: Run) -> dict[str, dict[str, Any]]:
         for entry in run.log.statements()
         if entry.kind == "statement"
     }
+
+
+def _task(arc: Session) -> str:
+    """What the student does: as the run file asks it, or, where it asks nothing, what it answers."""
+    said, labels = arc.config.run.question, arc.config.task.labels
+    asked = said != RunTable.model_fields["question"].default
+    return said if asked else f"Names which of these fits a text: {', '.join(labels)}"
 
 
 def _examples(run: Run) -> dict[str, str]:

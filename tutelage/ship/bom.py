@@ -101,6 +101,10 @@ def _model_card(account: Account) -> dict[str, Any]:
             ("method", account.method),
             ("parameters", account.parameters),
             ("layers", account.layers),
+            *(
+                ("accepted_risk", f"{risk.who}: {risk.reason} (for {risk.scope})")
+                for risk in dict.fromkeys(risk for verdict in account.terms for risk in verdict.accepted_risks)
+            ),
             *((f"hyperparameter:{name}", value) for name, value in sorted(account.hyperparameters.items())),
         ),
     }
