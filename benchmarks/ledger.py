@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -396,7 +397,9 @@ def main() -> None:
 def merge(found: dict[str, Any]) -> None:
     """Adds to the result file; what another part measured stays."""
     before = json.loads(RESULT.read_bytes()) if RESULT.exists() else {}
-    about = {"hardware": describe(), "python": platform.python_version(), "date": datetime.now(UTC).date().isoformat()}
+    versions = {name: version(name) for name in ("tutelage", "cryptography", "orjson", "numpy")}
+    about = {"hardware": describe(), "python": platform.python_version(), "versions": versions}
+    about["date"] = datetime.now(UTC).date().isoformat()
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(before | found | about, indent=1) + "\n")
 
