@@ -6,7 +6,7 @@ RFC 3339 strings, durations are integer milliseconds: no record holds a float, s
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from types import UnionType
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
@@ -50,10 +50,15 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Base of all records: conversion to and from plain JSON values, and a name that is a digest."""
+    """Base of all records: conversion to and from plain JSON values, and a name that is a digest.
+
+    A field with a default came later than the record: it is written only where it says something else, so that records
+    from before keep their names.
+    """
 
     def to_json(self) -> dict[str, Any]:
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        return {field.name: _plain(value) for field, value in values if value != field.default}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -70,8 +75,17 @@ RAW = "raw"  # the role of a text that is sent as it stands, to be continued: no
 
 @dataclass(frozen=True, slots=True)
 class Message(Record):
+    """One turn. Roles are `system`, `user`, `assistant`, `tool`, or `RAW` alone.
+
+    `tool_calls` of an assistant are `{"id", "type": "function", "function": {"name", "arguments"}}`, all strings
+    (`arguments` is JSON text); `tool_call_id` says which of them a `tool` message answers.
+    """
+
     role: str
     content: str
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    tool_call_id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +116,27 @@ class HeldOutPrompt(Prompt):
 
 
 @dataclass(frozen=True, slots=True)
+class Question(Record):
+    """What is to be asked of a teacher in an open task, and where it comes from; `tools` and `schema` as in `Request`."""
+
+    prompt_id: str  # digest of messages, tools and schema: the same question twice is one
+    messages: tuple[Message, ...]
+    source: str  # resource or file it came from
+    source_digest: str
+    licence: str
+    tools: str = ""
+    schema: str = ""
+    group: str = ""  # session or near-duplicate cluster, where the file names one
+
+
+@dataclass(frozen=True, slots=True)
 class Request(Record):
     """What is sent, and why. Its digest is the address of the answer, known before asking.
 
-    `params` are the body's other fields, as canonical values (temperatures are decimal strings, see `models.openai`).
-    A single message of role `RAW` makes it a plain completion.
+    `params` are the other fields by their OpenAI names, as canonical values (temperatures are decimal strings); each
+    dialect says them in its own words. `tools` (a list of OpenAI function tools), `schema` (the JSON Schema the answer
+    must satisfy) and `extra` (fields sent as they are, for what only one vendor knows) are JSON text, empty when there is
+    none: they may hold floats and any key. A single message of role `RAW` makes it a plain completion.
     """
 
     messages: tuple[Message, ...]
@@ -115,6 +145,9 @@ class Request(Record):
     route: str
     purpose: str  # the run's purpose id, or the digest of a claim or an audit plan: a namespace for resuming
     draw: int
+    tools: str = ""
+    schema: str = ""
+    extra: str = ""
 
     @property
     def is_completion(self) -> bool:
@@ -160,9 +193,14 @@ class Position(Record):
 
 @dataclass(frozen=True, slots=True)
 class Usage(Record):
+    """Tokens of one call. Cached tokens (read from, or written to, the provider's cache) are among the prompt's,
+    reasoning tokens among the completion's."""
+
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
+    reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +210,7 @@ class Price(Record):
     cost_nusd: int
     source: str
     dated: str
+    tier: str = ""  # "batch" for answers from a batch API, else empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +235,33 @@ class Exchange(Record):
     origin: Origin
     role: Role
     asked_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation(Record):
+    """What a call may cost, written before it is made: if nothing follows, it may have been made and charged for."""
+
+    request_digest: str
+    attempt: int
+    nusd: int
+    tokens: int
+    reserved_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt(Record):
+    """A call that gave no usable answer. `nusd` and `tokens` are known to have been charged; `open_nusd` and
+    `open_tokens` may have been on top, and nobody told."""
+
+    request_digest: str
+    attempt: int
+    reason: str
+    nusd: int
+    tokens: int
+    open_nusd: int
+    open_tokens: int
+    raw_body_digest: str  # empty when nothing came
+    ended_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,12 +360,12 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         hints = _HINTS.get(kind)
         if hints is None:
             hints = _HINTS[kind] = get_type_hints(kind)
-        names = {field.name for field in fields(kind)}
-        if unknown := set(value) - names:
+        if unknown := set(value) - {field.name for field in fields(kind)}:
             raise ValueError(f"{where}: unknown fields {sorted(unknown)}")
-        if missing := names - set(value):
+        required = {field.name for field in fields(kind) if field.default is MISSING}
+        if missing := required - set(value):
             raise ValueError(f"{where}: missing fields {sorted(missing)}")
-        return kind(**{name: _build(hints[name], value[name], f"{where}.{name}") for name in names})
+        return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where}: expected a list, got {type(value).__name__}")

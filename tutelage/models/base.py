@@ -1,8 +1,9 @@
 """What every model is to us: an endpoint that answers requests, and what it says of itself."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from tutelage.records import Request
 from tutelage.wire.answers import ChatAnswer
@@ -26,15 +27,42 @@ class Endpoint:
     template_digest: str = ""
     key_env: str | None = None
     timeout_s: float = 120.0
+    api: str = "openai"  # the dialect it speaks: "openai", "anthropic", "gemini", or a plug-in's name
+    probe_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A successful answer as received: the parsed form, the raw bytes, and the endpoint's id for the call."""
+    """A successful answer as received: the parsed form, the raw bytes, the endpoint's id for the call, and its headers."""
 
     answer: ChatAnswer
     body: bytes
     request_id: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Dialect(Protocol):
+    """How one kind of API says the same things. Pure: no I/O, no state; the transport is `models.http`."""
+
+    def url(self, endpoint: Endpoint, request: Request) -> str:
+        """Where the request is posted to."""
+        ...
+
+    def headers(self, endpoint: Endpoint, key: str | None) -> dict[str, str]:
+        """Headers of every request, the key among them."""
+        ...
+
+    def body(self, endpoint: Endpoint, request: Request) -> dict[str, Any]:
+        """The JSON body. Raises `ConfigError` for what this API cannot say: nothing is left out quietly."""
+        ...
+
+    def parse(self, body: bytes, request: Request) -> ChatAnswer:
+        """The answer in a response of status 200. Raises `WireError` naming what is wrong with it."""
+        ...
+
+    def is_out_of_money(self, status: int, error: str) -> bool:
+        """Whether an error says that the account has no credit left: no waiting mends that."""
+        ...
 
 
 class Model(Protocol):
@@ -53,22 +81,31 @@ class Model(Protocol):
 
 
 class AskAgain(Exception):
-    """The endpoint could not answer now; asking again is safe. `wait_s` is its own wish, if it told one. `billed` says
-    that the attempt may have been charged for: an unusable answer, or none in time."""
+    """The endpoint could not answer now; asking again is safe.
+
+    `wait_s` is its own wish, if it told one; `throttled` that it asks us to slow down. `answer` is what it charged for
+    although it is unusable (its `usage` is known); `may_be_billed` that an answer may have been made and charged for, and
+    nobody told. `body` is what came.
+    """
 
     def __init__(
-        self, reason: str, wait_s: float | None = None, *, throttled: bool = False, billed: bool = False
-    ) -> None:
+        self, reason: str, wait_s: float | None = None, *, throttled: bool = False, may_be_billed: bool = False,
+        answer: ChatAnswer | None = None, body: bytes = b"", headers: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(reason)
         self.reason = reason
         self.wait_s = wait_s
         self.throttled = throttled
-        self.billed = billed
+        self.may_be_billed = may_be_billed
+        self.answer = answer
+        self.body = body
+        self.headers = headers or {}
 
 
 class Refused(Exception):
     """The endpoint will not answer this question, whatever others it answers: too long, or against its policy."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, body: bytes = b"") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.body = body
