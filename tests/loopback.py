@@ -33,6 +33,9 @@ class Teacher:
         self.delay_s = 0.0
         self.base_url = ""
 
+    def add_routes(self, app: web.Application) -> None:
+        """What else a kind of teacher serves."""
+
     def scores(self, text: str) -> dict[str, float]:
         raw = {label: 1.0 + 4.0 * sum(word in text for word in words) for label, words in self.labels.items()}
         total = math.log(sum(math.exp(value) for value in raw.values()))
@@ -87,6 +90,7 @@ def serving(teacher: Teacher) -> Iterator[Teacher]:
         app = web.Application()
         app.router.add_post("/v1/chat/completions", teacher.handle)
         app.router.add_post("/v1/completions", teacher.handle)
+        teacher.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -112,6 +116,6 @@ def serving(teacher: Teacher) -> Iterator[Teacher]:
         thread.join(10)
 
 
-def problem(status: int, headers: dict[str, str] | None = None) -> web.Response:
-    body = json.dumps({"error": {"message": f"status {status}", "type": "x", "param": None, "code": None}})
+def problem(status: int, headers: dict[str, str] | None = None, message: str = "") -> web.Response:
+    body = json.dumps({"error": {"message": message or f"status {status}", "type": "x", "param": None, "code": None}})
     return web.Response(status=status, body=body.encode(), headers=headers, content_type="application/json")

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.config import RunConfig, load_config, validate
+from tutelage.config import RunConfig
 from tutelage.errors import ConfigError
+from tutelage.run_file import load_config, validate
 
 GOOD = {
     "run": {"name": "x", "seed": 1, "purpose": "internal"},
@@ -22,7 +23,7 @@ def changed(dotted: str, value: object) -> dict:
 
 
 def test_defaults_are_the_recipe_and_a_budget_exists() -> None:
-    config = validate(GOOD, "here")
+    config = validate(RunConfig, GOOD, "here")
     assert config.budget.max_cost_usd == 3.0
     assert config.task.declared_shares == (0.5, 0.5)
     assert RunConfig.model_validate(config.resolved()) == config
@@ -64,7 +65,7 @@ def test_wrong_values_are_named(dotted: str, value: object, message: str) -> Non
     tables = {**GOOD, "budget": {}}
     table, key = dotted.split(".")
     with pytest.raises(ConfigError) as caught:
-        validate({**tables, table: {**tables[table], key: value}}, "here")
+        validate(RunConfig, {**tables, table: {**tables[table], key: value}}, "here")
     assert message in caught.value.message
     assert table in caught.value.message
 
@@ -75,34 +76,34 @@ def test_wrong_values_are_named(dotted: str, value: object, message: str) -> Non
 )
 def test_unknown_keys_have_a_did_you_mean(dotted: str, near: str) -> None:
     with pytest.raises(ConfigError, match=rf"unknown key {dotted} \(did you mean {near}\?\)"):
-        validate(changed(dotted, 1), "here")
+        validate(RunConfig, changed(dotted, 1), "here")
     with pytest.raises(ConfigError, match="unknown key zzzz"):
-        validate({**GOOD, "zzzz": {}}, "here")
+        validate(RunConfig, {**GOOD, "zzzz": {}}, "here")
 
 
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        validate({**changed("train.epochs", -1), "claim": {"margin": 2}}, "here")
+        validate(RunConfig, {**changed("train.epochs", -1), "claim": {"margin": 2}}, "here")
     assert "train.epochs" in caught.value.message
     assert "claim.margin" in caught.value.message
 
 
 def test_gold_rules_cover_every_label() -> None:
     with pytest.raises(ConfigError, match="one rule for each"):
-        validate(changed("data.gold_labels", {"yes": "> 0"}), "here")
+        validate(RunConfig, changed("data.gold_labels", {"yes": "> 0"}), "here")
 
 
 def test_labels_that_share_a_first_word_cannot_be_told_apart_by_one_token() -> None:
     raw = changed("task.labels", ["very good", "very bad"])
     with pytest.raises(ConfigError, match="first word"):
-        validate(raw, "here")
-    validate({**raw, "teacher": {**GOOD["teacher"], "signal": "text"}}, "here")
+        validate(RunConfig, raw, "here")
+    validate(RunConfig, {**raw, "teacher": {**GOOD["teacher"], "signal": "text"}}, "here")
 
 
 def test_balanced_decisions_need_probabilities() -> None:
     raw = {**changed("teacher.signal", "text"), "task": {**GOOD["task"], "decision": "balanced"}}
     with pytest.raises(ConfigError, match="balanced"):
-        validate(raw, "here")
+        validate(RunConfig, raw, "here")
 
 
 def test_sizes_and_overrides(tmp_path: Path) -> None:

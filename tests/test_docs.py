@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from tutelage.cli.reference import reference
-from tutelage.config import RunConfig
+from tutelage.config import CollectConfig, RunConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,7 +16,7 @@ def test_cli_page_is_current() -> None:
 
 def test_every_key_of_the_run_file_is_described() -> None:
     page = (ROOT / "docs" / "run-file.md").read_text()
-    for table, field in RunConfig.model_fields.items():
+    for table, field in (*RunConfig.model_fields.items(), *CollectConfig.model_fields.items()):
         if table == "sizes":
             continue
         for key in field.annotation.model_fields:  # type: ignore[union-attr]

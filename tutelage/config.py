@@ -1,18 +1,9 @@
-"""One run file, one model: hand-written TOML in, a resolved and validated `RunConfig` out. No torch.
+"""The tables of run files: one model, validated and frozen, for every key. `run_file` reads them. No torch."""
 
-Unknown keys are refused with the nearest known one. Sizes are named tables of dotted overrides, applied before
-validation; what is run is always the resolved configuration, and it is saved beside the run.
-"""
-
-import difflib
 import re
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from tutelage.errors import ConfigError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(gt=0)]
@@ -144,29 +135,42 @@ class PriceTable(Table):
     input_usd_per_mtok: float = Field(ge=0)
     output_usd_per_mtok: float = Field(ge=0)
     dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    cached_input_usd_per_mtok: float | None = Field(default=None, ge=0)  # default: as input
+    cache_write_usd_per_mtok: float | None = Field(default=None, ge=0)  # default: as input
+    batch_discount: float | None = Field(default=None, ge=0, le=1)  # share off in the batch API; default: none
 
 
 class TeacherTable(Table):
     resource: str | None = None  # embedded weights, served here on loopback
-    url: str | None = None  # any OpenAI-compatible endpoint, up to and including /v1
+    path: str | None = None  # or a Hugging Face folder of your own (safetensors), served here on loopback
+    url: str | None = None  # or an endpoint, up to and including /v1
+    api: str | None = None  # what it speaks: "openai", "anthropic", "gemini" or a plug-in; default: told by the host
     model: str = "default"
     provider: str | None = None  # id in the terms registry, for an endpoint that is not ours
     licence: str | None = None  # of the model's weights where they are public (SPDX or registry id)
     api_key_env: str | None = None  # name of the environment variable; the key itself is never written
     signal: Literal["top-logprobs", "text"] = "top-logprobs"
     top_logprobs: int = Field(default=20, ge=1, le=20)
-    concurrency: Count = 4
+    concurrency: Count = 4  # calls in flight at most; fewer when the endpoint asks us to slow down
     requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    context_tokens: Count | None = None  # the model's limit, where the endpoint does not tell it
+    batch: bool = False  # through the provider's batch API: half the price, an answer within a day
     timeout_s: float = Field(default=120, gt=0)
     attempts: Count = 6
     price: PriceTable | None = None
+    prices: str | None = None  # a prices.toml of your own; default: ./prices.toml, then the user's configuration folder
     accepted_risk: AcceptedRiskTable | None = None
     lineage: str | None = None  # lineage.json of a teacher that is itself a student
 
     @model_validator(mode="after")
     def _consistent(self) -> "TeacherTable":
-        if (self.resource is None) == (self.url is None):
-            raise ValueError("give exactly one of resource (embedded) and url (an endpoint)")
+        if sum(source is not None for source in (self.resource, self.path, self.url)) != 1:
+            raise ValueError("give exactly one of resource (embedded), path (a folder) and url (an endpoint)")
+        if self.path is not None and self.licence is None:
+            raise ValueError("say under which licence you hold those weights: teacher.licence")
+        if self.batch and self.url is None:
+            raise ValueError("batch = true is for a provider's batch API; weights served here have none")
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url {self.url!r} must begin with http:// or https://")
         if self.url is not None and "@" in self.url.split("/")[2]:
@@ -264,73 +268,54 @@ class RunConfig(Table):
         return self.model_dump(mode="json", exclude={"sizes"})
 
 
-def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
-    """Reads a run file, applies the named size and then dotted overrides, and validates.
+class PromptsTable(Table):
+    """The file of open questions: one a row, as text or as messages."""
 
-    Raises `ConfigError` with the offending key or value and the fix.
-    """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no run file {path}", fix="write one with: tutelage init --data FILE --teacher URL"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", fix="give a run file that can be read") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}", fix="mend the line named above") from None
-    sizes = raw.get("sizes", {})
-    if size is not None and size not in sizes:
-        known = ", ".join(sorted(sizes)) or "none"
-        raise ConfigError(f"{path} has no size {size!r}", fix=f"sizes in this file: {known}")
-    for dotted, value in {**(sizes[size] if size else {}), **(overrides or {})}.items():
-        _set(raw, dotted, value)
-    return validate(raw, str(path))
+    path: str
+    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = None  # default: told by the file's name
+    text: str | None = None  # column with the question; default: the first of the usual names that is there
+    system: str = ""  # a system message for questions that bring none
+    licence: str  # under which you hold the questions: "own", or an SPDX id
+    limit: Count | None = None  # so many questions at most, the first ones
+    bad_rows: Literal["stop", "skip"] = "stop"
+    accepted_risk: AcceptedRiskTable | None = None
 
 
-def validate(raw: dict[str, Any], where: str) -> RunConfig:
-    """Raises `ConfigError` naming every problem, with a did-you-mean for unknown keys."""
-    try:
-        return RunConfig.model_validate(raw)
-    except ValidationError as error:
-        problems = [_explain(item) for item in error.errors()]
-    raise ConfigError(f"{where}: " + "; ".join(problems), fix="mend the keys named above; see docs/run-file.md")
+class SamplingTable(Table):
+    """How answers are drawn. What is not set is not sent: the endpoint's own default holds."""
+
+    max_tokens: Count = 1024
+    samples: Count = 1  # answers to each question, each a call of its own
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**31)  # of the first sample; the next ones count on
+    stop: tuple[str, ...] = Field(default=(), max_length=16)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    reasoning_effort: str | None = None
+    tool_choice: str | None = None
+    tools_file: str | None = None  # JSON: a list of OpenAI function tools, for questions that bring none of their own
+    schema_file: str | None = None  # JSON Schema that each answer must satisfy, likewise
+    extra: dict[str, Any] = {}  # fields of the body that only this endpoint knows, sent as they are
 
 
-def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
-    table = raw
-    *parents, last = dotted.split(".")
-    for name in parents:
-        table = table.setdefault(name, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"{dotted}: {name} is not a table", fix="use table.key as in the run file")
-    table[last] = value
+class CollectConfig(Table):
+    """Asking a teacher about open questions: the run file of `tutelage collect`."""
 
+    run: RunTable
+    prompts: PromptsTable
+    teacher: TeacherTable
+    sampling: SamplingTable = SamplingTable()
+    budget: BudgetTable = BudgetTable()
 
-def _explain(item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(item["loc"][:-1]), n=1, cutoff=0.5)
-        return f"unknown key {path}" + (f" (did you mean {near[0]}?)" if near else "")
-    if item["type"] == "missing":
-        return f"missing key {path}"
-    message = item["msg"].removeprefix("Value error, ")
-    return f"{path} = {item['input']!r:.120}: {message}" if item["loc"] else message
+    @model_validator(mode="after")
+    def _consistent(self) -> "CollectConfig":
+        if self.sampling.samples > 1 and self.sampling.temperature == 0:
+            raise ValueError(
+                f"sampling.samples = {self.sampling.samples} at temperature 0 buys the same answer several times"
+            )
+        return self
 
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    model: Any = RunConfig
-    for part in location:
-        if isinstance(part, int):
-            continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        model = next((kind for kind in _models_in(annotation)), None)
-        if model is None:
-            return []
-    return list(model.model_fields)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for inner in getattr(annotation, "__args__", ()) for found in _models_in(inner)]
+    def resolved(self) -> dict[str, Any]:
+        """Plain values of every setting, defaults included."""
+        return self.model_dump(mode="json")

@@ -8,10 +8,11 @@ import base64
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from types import UnionType
 from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
-from tutelage.canon import digest_of
+from tutelage.canon import LEAVES, digest_of
 
 UNATS_PER_NAT = 1_000_000
 NUSD_PER_USD = 1_000_000_000
@@ -57,8 +58,12 @@ class Record:
     """
 
     def to_json(self) -> dict[str, Any]:
-        values = ((field, getattr(self, field.name)) for field in fields(self))
-        return {field.name: _plain(value) for field, value in values if value != field.default}
+        made = {}
+        for name, default in _defaults(type(self)).items():
+            value = getattr(self, name)
+            if default is MISSING or value != default:
+                made[name] = value if type(value) in LEAVES else _plain(value)
+        return made
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -177,6 +182,10 @@ class TokenLogprob(Record):
     bytes_b64: str
     token_id: int
     logprob_unats: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As every record's; written out, because one answer holds thousands of these."""
+        return {"bytes_b64": self.bytes_b64, "token_id": self.token_id, "logprob_unats": self.logprob_unats}
 
     @property
     def token_bytes(self) -> bytes:
@@ -337,35 +346,40 @@ class Statement(Record):
     previous: str  # digest of the entry before; locates a change that the root only detects
 
 
+@cache
+def _defaults(kind: type) -> dict[str, Any]:
+    return {field.name: field.default for field in fields(kind)}
+
+
+@cache
+def _types(kind: type) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(kind).items() if name in _defaults(kind)}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Record):
         return value.to_json()
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [item.to_json() if isinstance(item, Record) else _plain(item) for item in value]
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, StrEnum):
-        return value.value
-    return value
-
-
-_HINTS: dict[type, dict[str, Any]] = {}
+        return {key: item if type(item) in LEAVES else _plain(item) for key, item in value.items()}
+    return value.value if isinstance(value, StrEnum) else value
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    origin = get_origin(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         if not isinstance(value, Mapping):
             raise ValueError(f"{where}: expected an object, got {type(value).__name__}")
-        hints = _HINTS.get(kind)
-        if hints is None:
-            hints = _HINTS[kind] = get_type_hints(kind)
-        if unknown := set(value) - {field.name for field in fields(kind)}:
-            raise ValueError(f"{where}: unknown fields {sorted(unknown)}")
-        required = {field.name for field in fields(kind) if field.default is MISSING}
-        if missing := required - set(value):
+        types = _types(kind)
+        if not value.keys() <= types.keys():
+            raise ValueError(f"{where}: unknown fields {sorted(value.keys() - types.keys())}")
+        if missing := [name for name in types.keys() - value.keys() if _defaults(kind)[name] is MISSING]:
             raise ValueError(f"{where}: missing fields {sorted(missing)}")
-        return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+        made = {}
+        for name, item in value.items():
+            made[name] = item if type(item) is types[name] else _build(types[name], item, f"{where}.{name}")
+        return kind(**made)
+    origin = get_origin(kind)
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where}: expected a list, got {type(value).__name__}")

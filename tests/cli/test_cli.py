@@ -165,7 +165,7 @@ def test_verify_needs_a_run(tmp_path: Path) -> None:
 
 
 def test_the_recipe_of_the_package_is_valid_at_every_size() -> None:
-    from tutelage.config import load_config
+    from tutelage.run_file import load_config
 
     for size in (None, "full", "standard", "quick"):
         config = load_config(RECIPE, size)

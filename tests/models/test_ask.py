@@ -2,22 +2,23 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from tests.loopback import Teacher, problem, serving
-from tutelage.config import PriceTable
-from tutelage.errors import BudgetError, ConfigError, Interrupted, PartialError, SignalError, TeacherError
+from tutelage.errors import BudgetError, Interrupted, PartialError, SignalError, TeacherError
 from tutelage.models import ask as asking_module
-from tutelage.models.ask import Asking, Terms
+from tutelage.models.ask import Asking
 from tutelage.models.base import Endpoint
-from tutelage.models.limits import Budget, Pace, retry_after_s
-from tutelage.models.openai import OpenAIModel, request_body
-from tutelage.models.prices import PriceList, price_list
+from tutelage.models.budget import Budget
+from tutelage.models.exchange import Terms
+from tutelage.models.openai import OpenAIDialect
+from tutelage.models.prices import PriceList
 from tutelage.models.questions import ask_all, label_request
+from tutelage.models.teachers import open_model
+from tutelage.models.throttle import RateLimits, Throttle
 from tutelage.progress import Quiet, Stop
 from tutelage.records import RAW, Message, Request, Role
 from tutelage.store.store import Store
@@ -35,16 +36,16 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await asyncio.sleep(0)
 
     monkeypatch.setattr(asking_module, "_sleep", wait)
-    monkeypatch.setattr(Pace, "pause", lambda self, seconds: None)
+    monkeypatch.setattr(Throttle, "_pause", lambda self, seconds: None)
     return waits
 
 
 def make(teacher: Teacher, store: Store, **changes: object) -> Asking:
     endpoint = Endpoint(teacher.base_url, "loopback", "test", "word-counter", "MIT", timeout_s=2)
     settings: dict = {
-        "model": OpenAIModel(endpoint, 64), "store": store, "terms": Terms("sha256:0", Role.SOFT_TARGET),
+        "model": open_model(endpoint, 64), "store": store, "terms": Terms("sha256:0", Role.SOFT_TARGET),
         "budget": Budget(0, 10**9), "prices": PriceList(0, 0, "free", "2026-01-01"), "progress": Quiet(), "stop": Stop(),
-        "attempts": 4, "pace": Pace(None),
+        "attempts": 4, "throttle": Throttle(RateLimits(None, None, 64, 64)),
     }  # fmt: skip
     return Asking(**{**settings, **changes})
 
@@ -133,22 +134,6 @@ def test_the_servers_wish_is_followed(tmp_path: Path, no_waiting: list[float]) -
     assert no_waiting == [7.0]
 
 
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"Retry-After": "3"}, 3.0),
-        ({"retry-after": "1.5"}, 1.5),
-        ({"Retry-After-Ms": "250"}, 0.25),
-        ({"Retry-After": "Mon, 23 Nov 2026 12:00:10 GMT"}, 10.0),
-        ({"Retry-After": "Mon, 23 Nov 2026 11:59:00 GMT"}, 0.0),
-        ({"Retry-After": "soon"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after_s(headers, datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)) == seconds
-
-
 def test_unreachable_is_told_quickly(tmp_path: Path) -> None:
     teacher = Teacher()
     teacher.base_url = "http://127.0.0.1:9/v1"
@@ -169,8 +154,13 @@ def test_final_refusals_are_one_error_not_many(tmp_path: Path, status: int, hint
 def test_a_server_that_dies_is_given_up(tmp_path: Path) -> None:
     teacher = Teacher()
     teacher.fault = lambda number, request: problem(500) if number > 5 else None
-    with serving(teacher), Store(tmp_path) as store, pytest.raises(TeacherError, match="does not answer: HTTP 500"):
-        run(make(teacher, store), questions(teacher, 500))
+    throttle = Throttle(RateLimits(None, None, 8, 8), give_up_s=2.5)
+    with (
+        serving(teacher),
+        Store(tmp_path) as store,
+        pytest.raises(TeacherError, match="does not answer: (HTTP 500|no answer for)"),
+    ):
+        run(make(teacher, store, throttle=throttle), questions(teacher, 500))
     assert teacher.asked < 100
 
 
@@ -294,7 +284,7 @@ def test_the_key_is_sent_and_never_written(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TEST_KEY", secret)
     with serving(Teacher()) as teacher, Store(tmp_path) as store:
         endpoint = Endpoint(teacher.base_url, "loopback", "test", "m", "MIT", key_env="TEST_KEY")
-        run(make(teacher, store, model=OpenAIModel(endpoint, 4)), questions(teacher, 3))
+        run(make(teacher, store, model=open_model(endpoint, 4)), questions(teacher, 3))
         assert teacher.headers[0]["Authorization"] == f"Bearer {secret}"
     assert all(secret.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
@@ -303,29 +293,12 @@ def test_a_missing_key_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("TEST_KEY", raising=False)
     with serving(Teacher()) as teacher, Store(tmp_path) as store, pytest.raises(TeacherError, match="TEST_KEY"):
         endpoint = Endpoint(teacher.base_url, "loopback", "test", "m", "MIT", key_env="TEST_KEY")
-        run(make(teacher, store, model=OpenAIModel(endpoint, 4)), questions(teacher, 3))
+        run(make(teacher, store, model=open_model(endpoint, 4)), questions(teacher, 3))
 
 
 def test_numbers_are_sent_as_numbers() -> None:
     request = Request((Message("user", "x"),), PARAMS, "m", "embedded", "train", 0)
-    assert json.loads(json.dumps(request_body(request))) == {
+    assert json.loads(json.dumps(OpenAIDialect().body(Endpoint("http://h/v1", "r", "p", "m", ""), request))) == {
         "model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "temperature": 0.0,
         "logprobs": True, "top_logprobs": 20,
     }  # fmt: skip
-
-
-def test_prices() -> None:
-    remote = Endpoint("https://api.example.test/v1", "api.example.test", "x", "nobody-knows-this", "")
-    with pytest.raises(ConfigError, match="no price is known"):
-        price_list(remote, None, "2026-01-01")
-    stated = price_list(remote, PriceTable(input_usd_per_mtok=0.15, output_usd_per_mtok=0.6, dated="2026-11-01"), "")
-    assert (stated.input_nusd_per_mtok, stated.output_nusd_per_mtok, stated.dated) == (
-        150_000_000,
-        600_000_000,
-        "2026-11-01",
-    )
-    known = price_list(
-        Endpoint("https://api.openai.com/v1", "api.openai.com", "x", "gpt-4o-mini", ""), None, "2026-01-01"
-    )
-    assert known.input_nusd_per_mtok == 150_000_000
-    assert known.source == "genai-prices"

@@ -8,12 +8,15 @@ from aiohttp import web
 
 from tests.loopback import Teacher, problem, serving
 from tutelage.errors import TeacherError
-from tutelage.models.ask import Asking, Terms
+from tutelage.models.ask import Asking
 from tutelage.models.base import Endpoint
-from tutelage.models.limits import Budget, Pace
-from tutelage.models.openai import DISTILLABLE_ONLY, OpenAIModel, switches
+from tutelage.models.budget import Budget
+from tutelage.models.exchange import Terms
+from tutelage.models.openai import DISTILLABLE_ONLY, switches
 from tutelage.models.prices import PriceList
 from tutelage.models.questions import ask_all, label_request
+from tutelage.models.teachers import open_model
+from tutelage.models.throttle import RateLimits, Throttle
 from tutelage.progress import Quiet, Stop
 from tutelage.records import Message, Request, Role
 from tutelage.store.store import Store
@@ -27,9 +30,9 @@ def endpoint_of(teacher: Teacher, provider: str = "openrouter") -> Endpoint:
 
 def asking(teacher: Teacher, store: Store, provider: str = "openrouter") -> Asking:
     return Asking(
-        model=OpenAIModel(endpoint_of(teacher, provider), 8), store=store, terms=Terms("sha256:0", Role.SOFT_TARGET),
+        model=open_model(endpoint_of(teacher, provider), 8), store=store, terms=Terms("sha256:0", Role.SOFT_TARGET),
         budget=Budget(0, 10**9), prices=PriceList(0, 0, "free", "2026-01-01"), progress=Quiet(), stop=Stop(), attempts=4,
-        pace=Pace(None),
+        throttle=Throttle(RateLimits(None, None, 8, 8)),
     )  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def test_other_faults_are_still_asked_again_with_the_switch(tmp_path: Path, monk
 
 def test_a_request_without_the_switch_is_never_sent() -> None:
     async def send(teacher: Teacher) -> None:
-        async with OpenAIModel(endpoint_of(teacher), 1) as model:
+        async with open_model(endpoint_of(teacher), 1) as model:
             await model.complete(Request((Message("user", "x"),), dict(PARAMS), "m", "openrouter", "train", 0))
 
     with serving(Teacher()) as teacher:

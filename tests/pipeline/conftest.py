@@ -12,13 +12,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from tests.loopback import WORDS, Teacher, serving
 from tests.models.tiny import save_tiny
-from tutelage.config import RunConfig, load_config
+from tutelage.config import RunConfig
 from tutelage.jsonl import read_lines
 from tutelage.ledger.keys import Signer
 from tutelage.pipeline.distil import distil
 from tutelage.pipeline.run import Run
 from tutelage.progress import Quiet, Stop
 from tutelage.records import Statement
+from tutelage.run_file import load_config
 
 RUN_FILE = """
 [run]

@@ -7,7 +7,6 @@ import pytest
 
 from tests.loopback import Teacher, problem, serving
 from tests.pipeline.conftest import Made, do, entries_of, make_config
-from tutelage.config import load_config
 from tutelage.errors import DataError, Interrupted, StorageError, TeacherError, TermsError
 from tutelage.ledger.keys import Signer
 from tutelage.ledger.verify import verify
@@ -15,6 +14,7 @@ from tutelage.pipeline.distil import distil
 from tutelage.pipeline.plan import describe, plan
 from tutelage.pipeline.run import Run
 from tutelage.progress import Quiet, Stop
+from tutelage.run_file import load_config
 
 
 def test_what_a_run_makes(finished: Made) -> None:

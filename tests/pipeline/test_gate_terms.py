@@ -7,9 +7,10 @@ import pytest
 
 from tutelage.canon import canonical
 from tutelage.cli.terms import check as command
-from tutelage.config import RunConfig, validate
+from tutelage.config import RunConfig
 from tutelage.errors import ConfigError, DataError, TermsError
 from tutelage.pipeline.gate import Gate, check_terms, release, require_terms
+from tutelage.run_file import validate
 from tutelage.terms.check import check
 from tutelage.terms.lineage import Lineage, Made, Tie, Upstream, read_lineage
 from tutelage.terms.model import AcceptedRisk, Status
@@ -41,7 +42,7 @@ def config_of(folder: Path, **overrides: object) -> RunConfig:
     for dotted, value in overrides.items():
         table, key = dotted.split("__")
         raw.setdefault(table, {})[key] = value
-    return validate(raw, "run.toml")
+    return validate(RunConfig, raw, "run.toml")
 
 
 def gate_of(folder: Path, **overrides: object) -> Gate:

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from tests.test_config import GOOD
-from tutelage.config import TaskTable, validate
+from tutelage.config import RunConfig, TaskTable
 from tutelage.errors import DataError
 from tutelage.prove.claims import declare, power
 from tutelage.prove.controls import majority
 from tutelage.prove.observe import Answers, fix_offsets
 from tutelage.prove.results import describe, disagreements, judge, system
 from tutelage.records import HeldOutPrompt
+from tutelage.run_file import validate
 
 ZERO = np.zeros(2)
 
@@ -103,7 +104,7 @@ def test_offsets_come_from_training_items_or_are_zero() -> None:
 
 
 def test_a_claim_is_declared_in_whole_numbers() -> None:
-    config = validate(GOOD, "here")
+    config = validate(RunConfig, GOOD, "here")
     claim = declare(config, "2026-11-23")
     assert (claim.margin_ppm, claim.level_ppm, claim.planned_n) == (50_000, 950_000, 5)
     assert claim.digest == declare(config, "2026-11-23").digest

@@ -11,9 +11,10 @@ def plan(
     *,
     size: str | None = None,
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
+    probe: bool | None = None,
     json: bool = False,
 ) -> int:
-    """Say what a run would do and cost. Asks no model and spends nothing.
+    """Say what a run would do and cost. Spends nothing, and asks no model but a server on this machine (see `probe`).
 
     Parameters
     ----------
@@ -23,6 +24,9 @@ def plan(
         A named size of the run file.
     set_
         Override one key; may be repeated.
+    probe
+        Probe the teacher first, for up to $0.05; or never. By default only a server that runs on this machine is probed, and
+        only if it was not today.
     json
         Print one JSON object.
     """
@@ -30,13 +34,23 @@ def plan(
 
     from tutelage.cli.output import print_json
     from tutelage.cli.overrides import parse_overrides
-    from tutelage.config import load_config
     from tutelage.pipeline.plan import describe
     from tutelage.pipeline.plan import plan as work_out
+    from tutelage.pipeline.plan_collect import describe_collect, plan_collect
+    from tutelage.pipeline.supervision import Probing
+    from tutelage.run_file import is_collection, load_collect_config, load_config
 
-    found = work_out(load_config(run_file, size, parse_overrides(set_)), datetime.now(UTC).date().isoformat())
+    probing = Probing.FREE if probe is None else Probing.ALWAYS if probe else Probing.NEVER
+    today, overrides = datetime.now(UTC).date().isoformat(), parse_overrides(set_)
+    if is_collection(run_file):
+        found = plan_collect(load_collect_config(run_file, overrides), today, probing)
+        words = describe_collect(found)
+    else:
+        found = work_out(load_config(run_file, size, overrides), today, probing)
+        words = describe(found)
     if json:
         print_json(found)
     else:
-        print(describe(found))
-    return 0 if found["permitted"] and found["within_budget"] else 1
+        print(words)
+    enough = found["supervision"]["enough"] is not False
+    return 0 if found["permitted"] and found["within_budget"] and enough else 1

@@ -31,7 +31,7 @@ def run(
         Say nothing on standard error.
     """
     from tutelage.cli.overrides import parse_overrides
-    from tutelage.config import load_config
+    from tutelage.run_file import load_config
 
     config = load_config(run_file, size, parse_overrides(set_))
     folder = out or Path("runs") / (config.run.name + (f"-{size}" if size else ""))
@@ -62,8 +62,8 @@ def demo(
         Say nothing on standard error.
     """
     from tutelage.cli.overrides import parse_overrides
-    from tutelage.config import load_config
     from tutelage.errors import ConfigError
+    from tutelage.run_file import load_config
 
     if full and quick:
         raise ConfigError("--full and --quick together", fix="choose one")

@@ -32,8 +32,8 @@ def check(
 
     from tutelage.cli.output import print_json
     from tutelage.cli.overrides import parse_overrides
-    from tutelage.config import load_config
     from tutelage.pipeline.gate import check_terms
+    from tutelage.run_file import load_config
     from tutelage.terms.check import describe
 
     gate = check_terms(load_config(run_file, size, parse_overrides(set_)), datetime.now(UTC).date().isoformat())

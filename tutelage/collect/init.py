@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from tutelage.collect.sources import Row, read_rows
-from tutelage.config import DataTable, load_config
+from tutelage.config import DataTable
 from tutelage.errors import ConfigError, DataError
 from tutelage.jsonl import write_whole
+from tutelage.run_file import load_config
 
 _TEXT_NAMES = ("text", "sentence", "review", "message", "comment", "body", "content", "question", "input", "title")
 _GOLD_NAMES = ("label", "gold", "category", "class", "sentiment", "target", "intent", "topic", "rating", "answer")

@@ -47,7 +47,10 @@ NOT_LOCATED = (
     "store/index.sqlite", "logs/", "work/", ".lock", "report.html", "ledger/locator.jsonl", "environment.json", "run.toml",
 )  # fmt: skip
 PRIVATE = ("ledger", "store", "config.json")  # a folder with one of them is a run, and all of it is checked
-KINDS = {"body": "encoding", "request": "messages", "exchange": "raw_body_digest", "failure": "reason"}
+KINDS = {
+    "body": "encoding", "request": "messages", "exchange": "raw_body_digest", "failure": "reason",
+    "reservation": "reserved_at", "attempt": "open_nusd", "batch": "token", "probe": "asked",
+}  # fmt: skip
 ROW_KEY = ("teacher", "weights", "provider", "route", "licence", "role")
 MODEL_KEY = ("model_asked", "weights_digest", "provider", "route", "licence")  # the same, as an exchange names them
 TARGETS, PROMPT_AUTHOR, BASE_LINEAGE = ("soft-target", "text-target"), "prompt-author", "base-lineage"
@@ -730,7 +733,8 @@ class _Checker:
             self.found("provenance/checkpoint", f"does not name {len(leaves)} entries with root {self.root}")
         self.passed("RFC 6962 section 2.1, C2SP tlog-tiles", f"{head.size} log entries have root {self.root}", before)
         if not (folder / "statement.json").exists():
-            self.found("provenance/statement.json", "is missing: the run is not sealed yet")
+            if not self.is_collection:
+                self.found("provenance/statement.json", "is missing: the run is not sealed yet")
             return
         keys = self._keys(*(self._text(folder / name) for name in ("signer.vkey", "signer.history.json")))
         self._signature("provenance/checkpoint", note, keys)
@@ -974,6 +978,11 @@ class _Checker:
 
     # The private part: files, stages, store, commitments, examples
 
+    @property
+    def is_collection(self) -> bool:
+        """Whether answers to open questions alone were made: there is no student to state anything of."""
+        return {entry["stage"] for entry in self.entries} <= {"run", "terms", "questions", "probe", "collect"} != set()
+
     def outputs(self) -> None:
         """Every file named by the latest statement that wrote it, and nothing beside them."""
         before, latest, newest = len(self.findings), {}, {}
@@ -1011,7 +1020,7 @@ class _Checker:
                 made = _digest(_canonical(latest[maker]["outputs"]))
                 if latest[stage]["inputs"][name] != made:
                     self.found(stage, f"rests on another {name} than the one made last; run it again")
-        if "ship" not in latest:
+        if "ship" not in latest and not self.is_collection:
             self.found("ledger/log.jsonl", "no student was shipped in this run yet")
         if "ship" not in latest or not self.statement:
             return

@@ -1,41 +1,40 @@
 """The one verb that asks a model: concurrency, pace, retry, budget and resuming, once, for every purpose.
 
-What the store already has is not asked again; what is answered is in the store before the next question starts.
+What the store already has is not asked again; what is answered is in the store before the next question starts. What a
+call may cost is in the store before it is made, so that a killed process leaves no spending that nobody counts.
 """
 
 import asyncio
 import itertools
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from typing import NamedTuple
 
 from tutelage.canon import digest_bytes
 from tutelage.errors import BudgetError, Interrupted, PartialError, SignalError, TeacherError, TutelageError
 from tutelage.models.base import AskAgain, Model, Refused, Reply
-from tutelage.models.limits import Budget, Pace, backoff_s
+from tutelage.models.budget import Budget
+from tutelage.models.exchange import Bound, Terms, bound_of, exchange_of, now_utc, problem_of
+from tutelage.models.limits import backoff_s
 from tutelage.models.prices import PriceList
+from tutelage.models.throttle import Outcome, OutcomeKind, Throttle
 from tutelage.progress import Progress, Stop
-from tutelage.records import NUSD_PER_USD, Exchange, Failure, ModelId, Origin, Request, Role
+from tutelage.records import NUSD_PER_USD, Attempt, Failure, Request, Reservation, Usage
 from tutelage.store.store import Store
 
 REFUSED_SHARE = 0.02  # a few questions that an endpoint will not take are left out; more is no accident
 CONNECT_ATTEMPTS = 3  # for the very first question: an unreachable endpoint is told in seconds, not in minutes
-_TEMPLATE_TOKENS = 16  # a bound on what a chat template adds to one message
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Under what an answer is asked for: the digest of the verdict that permits it, and the role it will play."""
-
-    verdict_digest: str
-    role: Role
+ROW_OF_FAILURES = 8  # so many questions in a row without an answer, each after every attempt, end the asking
+FORM_ATTEMPTS = 2  # for an answer that must have a form: a second draw may have it, a tenth is money burnt
+_LOOKED_UP = 500  # addresses looked up at once
+_LEAST_BYTES_A_TOKEN = 8  # text longer than this times the model's limit is over it by any tokenizer's measure
 
 
 @dataclass(slots=True)
 class Asking:
-    """One call of `ask`: its fixed parts and its counters."""
+    """One call of `ask`: its fixed parts and its counters. `window_tokens` is the model's limit where it is known."""
 
     model: Model
     store: Store
@@ -45,124 +44,250 @@ class Asking:
     progress: Progress
     stop: Stop
     attempts: int
-    pace: Pace
+    throttle: Throttle
     seed: int = 0
+    window_tokens: int | None = None
     answered: int = 0
     reused: int = 0
     failures: list[Failure] = field(default_factory=list)
     refusals: list[Failure] = field(default_factory=list)
     fatal: TutelageError | None = None
     row_of_failures: int = 0
+    without_form: int = 0
+    silence_told: bool = False
+
+    @property
+    def is_free(self) -> bool:
+        """Our own student: its answers cost no money and no budget."""
+        return self.model.endpoint.provider == "tutelage"
 
 
-def now_utc() -> str:
-    """The time as RFC 3339 in UTC, to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+class Todo(NamedTuple):
+    address: str
+    request: Request
 
 
-async def ask(asking: Asking, requests: Sequence[Request], concurrency: int, what: str) -> None:
+async def ask(
+    asking: Asking, requests: Iterable[Request], concurrency: int, what: str, total: int | None = None
+) -> None:
     """Asks every request the store has no answer for. On return all are answered, but for up to `REFUSED_SHARE` that the
     endpoint will not take: those are in `asking.refusals`.
 
-    Raises `TeacherError` (endpoint unreachable or refusing), `BudgetError`, `PartialError` (some unanswered after
-    every retry; their names are in the store as failures) or `Interrupted`. In each case what was answered is stored.
+    `requests` may be a stream (then say the `total`): it is read as far as it is asked. Raises `TeacherError` (endpoint
+    unreachable or refusing), `BudgetError`, `SignalError`, `PartialError` (some unanswered after every retry; their
+    names are in the store as failures) or `Interrupted`. In each case what was answered is stored.
     """
-    distinct = {request.digest: request for request in requests}  # the same question twice is one question
-    todo = [request for address, request in distinct.items() if not asking.store.has(address)]
-    asking.reused = len(distinct) - len(todo)
-    asking.progress.begin(what, len(distinct), asking.reused)
-    if todo:
-        queue = iter(todo)
+    total = len(requests) if isinstance(requests, Sized) else total or 0
+    asking.progress.begin(what, total)
+    queue = _unanswered(asking, requests)
+    try:
         # The first question goes alone: it shows whether the endpoint is there, and fills a prompt cache. Refused, it may
         # be one of the few; three of them say that the endpoint takes no such questions.
-        for request in itertools.islice(queue, CONNECT_ATTEMPTS):
-            await _worker(asking, iter([request]), CONNECT_ATTEMPTS)
+        for todo in itertools.islice(queue, CONNECT_ATTEMPTS):
+            await _worker(asking, iter([todo]), CONNECT_ATTEMPTS)
             if asking.answered or asking.failures or asking.fatal is not None or asking.stop:
                 break
-        if not asking.answered and (asking.failures or asking.refusals) and asking.fatal is None:
+        is_silent = not asking.answered and not asking.without_form
+        if is_silent and (asking.failures or asking.refusals) and asking.fatal is None:
             asking.fatal = _unreachable(asking)
-        await asyncio.gather(*(_worker(asking, queue, asking.attempts) for _ in range(min(concurrency, len(todo)))))
-    asking.store.sync()
-    asking.progress.end()
-    _raise_outcome(asking, len(distinct))
+        if asking.fatal is None and not asking.stop:
+            workers = min(concurrency, total or concurrency)
+            await asyncio.gather(*(_worker(asking, queue, asking.attempts) for _ in range(workers)))
+    finally:
+        asking.store.sync()
+        asking.progress.end()
+    _raise_outcome(asking, total)
 
 
-async def _worker(asking: Asking, queue: Iterator[Request], attempts: int) -> None:
-    for request in queue:
+def _unanswered(asking: Asking, requests: Iterable[Request]) -> Iterator[Todo]:
+    """What the store does not have, each once: the same question twice is one question."""
+    seen: set[str] = set()
+    stream = iter(requests)
+    while chunk := [Todo(request.digest, request) for request in itertools.islice(stream, _LOOKED_UP)]:
+        known = asking.store.known([todo.address for todo in chunk])
+        for todo in chunk:
+            if todo.address in seen:
+                continue
+            seen.add(todo.address)
+            if todo.address in known:
+                asking.reused += 1
+                asking.progress.kept()
+            else:
+                yield todo
+
+
+async def _worker(asking: Asking, queue: Iterator[Todo], attempts: int) -> None:
+    for todo in queue:
         if asking.stop or asking.fatal is not None:
             return
         try:
-            await _ask_one(asking, request, attempts)
+            await _ask_one(asking, todo, attempts)
         except TutelageError as error:  # final for the whole call: the other workers drain
             asking.fatal = asking.fatal or error
 
 
-async def _ask_one(asking: Asking, request: Request, attempts: int) -> None:
-    bound_tokens = _token_bound(request)
-    bound_nusd = asking.prices.bound_nusd(bound_tokens)
-    jitter = random.Random(f"{asking.seed}:{request.digest}")
-    reason, is_refused = "", False
+async def _ask_one(asking: Asking, todo: Todo, attempts: int) -> None:
+    bound = bound_of(todo.request, asking.prices)
+    if (reason := _too_long(asking, todo.request)) is not None:
+        _give_up(asking, todo, Refused(reason), 0)
+        return
     for attempt in range(1, attempts + 1):
-        await asking.pace.wait(asking.stop)
-        if asking.stop or asking.fatal is not None:
+        if not (ticket := await asking.throttle.enter(bound.tokens, asking.stop)):
+            if asking.throttle.gave_up is not None:
+                raise _unreachable(asking, asking.throttle.gave_up)
             return
-        await _reserve(asking, bound_nusd, bound_tokens)
-        spent_nusd = spent_tokens = 0
-        asked_at, began = now_utc(), time.monotonic()
+        outcome = Outcome(OutcomeKind.FAILED, 0, None, {})
         try:
-            reply = await asking.model.complete(request)
-            exchange = _exchange(asking, request, reply, attempt, asked_at, round(1000 * (time.monotonic() - began)))
-            spent_nusd = exchange.price.cost_nusd
-            spent_tokens = exchange.usage.prompt_tokens + exchange.usage.completion_tokens
-            if not reply.answer.usage_reported:  # nobody told what it cost: count what it can have cost
-                spent_nusd, spent_tokens = bound_nusd, bound_tokens
-            _require_logprobs(request, exchange)
-            asking.store.put(request, exchange, reply.body)
-        except Refused as refused:
-            reason, attempts, is_refused = refused.reason, attempt, True
-            break
-        except AskAgain as again:
-            reason = again.reason
-            if again.billed:
-                spent_nusd, spent_tokens = bound_nusd, bound_tokens
-            wait_s = backoff_s(attempt, again.wait_s, jitter)
-            if again.throttled:
-                asking.pace.pause(wait_s)
-        else:
-            asking.answered += 1
-            asking.row_of_failures = 0
-            done = asking.reused + asking.answered
-            asking.progress.advance(done, tokens=spent_tokens, usd=spent_nusd / NUSD_PER_USD)
+            if asking.fatal is not None or not await asking.budget.reserve_or_wait(
+                bound.nusd, bound.tokens, asking.stop
+            ):
+                outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
+                return
+            reply = await _call(asking, todo, bound, attempt)
+            outcome = Outcome(OutcomeKind.ANSWERED, _tokens(reply.answer.usage), None, reply.headers)
             return
+        except Refused as refused:
+            outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
+            _give_up(asking, todo, refused, attempt)
+            return
+        except AskAgain as again:
+            kind = OutcomeKind.THROTTLED if again.throttled else OutcomeKind.FAILED
+            if again.usage is not None:  # it answered, if nothing of use: the endpoint is there
+                kind = OutcomeKind.ANSWERED
+            outcome = Outcome(kind, 0 if again.usage is None else _tokens(again.usage), again.wait_s, again.headers)
+            if attempt == attempts or (isinstance(again, _WithoutForm) and attempt >= FORM_ATTEMPTS):
+                _give_up(asking, todo, again, attempt)
+                return
+            _tell_of_silence(asking, again.reason)
+            wait_s = backoff_s(attempt, again.wait_s, random.Random(f"{asking.seed}:{todo.address}:{attempt}"))
+        except BudgetError:
+            outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
+            raise
         finally:
-            asking.budget.settle(bound_nusd, bound_tokens, spent_nusd, spent_tokens)
-        if attempt < attempts:
-            await _sleep(asking, wait_s)
-    failure = Failure(request.digest, reason, attempts, now_utc(), is_refused)
+            asking.throttle.leave(ticket, bound.tokens, outcome)
+        await _sleep(asking, wait_s)
+
+
+def _tell_of_silence(asking: Asking, reason: str) -> None:
+    """Once for each silence: a person who waits must know for what."""
+    if asking.throttle.is_open and not asking.silence_told:
+        asking.progress.say(f"the endpoint fails ({reason}): trying now and then, for up to ten minutes; Ctrl-C stops")
+    asking.silence_told = asking.throttle.is_open
+
+
+class _WithoutForm(AskAgain):
+    """An answer that does not have the form it was asked in."""
+
+
+async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply:
+    """One call under a reservation of the budget, which it settles. Raises what `Model.complete` raises."""
+    settled = Usage(0, 0, 0)
+    nusd, unresolved, asked_at, began = 0, False, now_utc(), time.monotonic()
+    if not asking.is_free:
+        asking.store.reserve(Reservation(todo.address, attempt, bound.nusd, bound.tokens, asked_at))
+    try:
+        reply = await asking.model.complete(todo.request)
+        settled, unresolved = reply.answer.usage, not reply.answer.usage_reported
+        _require_logprobs(todo.request, reply, asking)
+        if problem := problem_of(todo.request, reply):
+            raise _WithoutForm(problem, usage=settled, may_be_billed=unresolved, body=reply.body)
+        took_ms = round(1000 * (time.monotonic() - began))
+        exchange = exchange_of(
+            todo.request,
+            todo.address,
+            asking.model.endpoint,
+            reply,
+            asking.terms,
+            asking.prices,
+            attempt,
+            asked_at,
+            took_ms,
+        )
+        nusd = exchange.price.cost_nusd
+        untold = AskAgain("the answer does not say its usage", may_be_billed=True)
+        note = _attempt(asking, todo, bound, 0, untold) if unresolved and not asking.is_free else None
+        asking.store.put(todo.request, exchange, reply.body, note)
+    except AskAgain as again:
+        settled, unresolved = again.usage or settled, again.may_be_billed
+        nusd = asking.prices.of(settled).cost_nusd
+        _note(asking, todo, bound, attempt, again)
+        raise
+    except (Refused, TeacherError, SignalError) as error:
+        nusd = asking.prices.of(settled).cost_nusd
+        again = AskAgain(str(error), usage=settled, may_be_billed=unresolved, body=getattr(error, "body", b""))
+        _note(asking, todo, bound, attempt, again)
+        raise
+    finally:
+        tokens = bound.tokens if unresolved else _tokens(settled)
+        asking.budget.settle(bound.nusd, bound.tokens, bound.nusd if unresolved else nusd, tokens)
+    asking.answered += 1
+    asking.row_of_failures = 0
+    asking.progress.advance(asking.reused + asking.answered, tokens=tokens, usd=nusd / NUSD_PER_USD)
+    return reply
+
+
+def _note(asking: Asking, todo: Todo, bound: Bound, attempt: int, again: AskAgain) -> None:
+    """Stores an attempt without a usable answer, and what came instead."""
+    if not asking.is_free:
+        asking.store.put_attempt(_attempt(asking, todo, bound, attempt, again), again.body)
+
+
+def _attempt(asking: Asking, todo: Todo, bound: Bound, attempt: int, again: AskAgain) -> Attempt:
+    usage, may = again.usage or Usage(0, 0, 0), again.may_be_billed
+    return Attempt(
+        request_digest=todo.address,
+        attempt=attempt,
+        reason=again.reason,
+        nusd=asking.prices.of(usage).cost_nusd,
+        tokens=_tokens(usage),
+        open_nusd=bound.nusd if may else 0,
+        open_tokens=bound.tokens if may else 0,
+        raw_body_digest=digest_bytes(again.body) if again.body else "",
+        ended_at=now_utc(),
+    )
+
+
+def _give_up(asking: Asking, todo: Todo, why: AskAgain | Refused, attempts: int) -> None:
+    """The question goes without an answer. Raises `TeacherError` or `SignalError` when that is the rule."""
+    is_refused = isinstance(why, Refused)
+    failure = Failure(todo.address, why.reason, attempts, now_utc(), is_refused)
     asking.store.put_failure(failure)
     (asking.refusals if is_refused else asking.failures).append(failure)
+    if isinstance(why, _WithoutForm):
+        asking.without_form += 1
+        if asking.without_form >= ROW_OF_FAILURES and not asking.answered:
+            raise SignalError(
+                f"the first {asking.without_form} answers did not have the form they must have; the last: {why.reason}",
+                fix="check the schema or the tools against what the model can do; `tutelage probe` shows what it takes",
+            )
+        return
     asking.row_of_failures += 1
-    if asking.row_of_failures >= 8:
+    if asking.row_of_failures >= ROW_OF_FAILURES:
         raise _unreachable(asking)
 
 
-async def _reserve(asking: Asking, nusd: int, tokens: int) -> None:
-    """Waits while only reservations of questions under way stand between us and the limit: they settle for less."""
-    while True:
-        try:
-            asking.budget.reserve(nusd, tokens)
-        except BudgetError:
-            if asking.budget.reserved_tokens == 0:
-                raise
-            await asyncio.sleep(0.005)
-        else:
-            return
+def _too_long(asking: Asking, request: Request) -> str | None:
+    """Told before it is sent, where the model's limit is known and the text is over it by any tokenizer's measure."""
+    if asking.window_tokens is None:
+        return None
+    size = sum(len(message.content.encode()) for message in request.messages)
+    least = size // _LEAST_BYTES_A_TOKEN + int(request.params["max_tokens"])
+    if least <= asking.window_tokens:
+        return None
+    return (
+        f"not sent: {size:,} bytes of prompt and max_tokens = {request.params['max_tokens']:,} are at least {least:,} tokens; "
+        f"the limit of {request.model_asked} is {asking.window_tokens:,}"
+    )
 
 
-def _require_logprobs(request: Request, exchange: Exchange) -> None:
+def _tokens(usage: Usage) -> int:
+    return usage.prompt_tokens + usage.completion_tokens
+
+
+def _require_logprobs(request: Request, reply: Reply, asking: Asking) -> None:
     """An endpoint that ignores `logprobs` is told of after one question, not after ten thousand."""
-    finished = exchange.finish_reason in ("stop", "length")
-    if request.params.get("logprobs") and finished and not exchange.logprobs:
+    finished = reply.answer.finish_reason in ("stop", "length")
+    if request.params.get("logprobs") and finished and not reply.answer.positions:
         raise SignalError(
             f"{request.model_asked} at {request.route} answered without the log-probabilities that were asked for",
             fix='set teacher.signal = "text" to learn from the answered words alone',
@@ -172,55 +297,15 @@ def _require_logprobs(request: Request, exchange: Exchange) -> None:
 async def _sleep(asking: Asking, seconds: float) -> None:
     """Sleeps in short steps, so that Ctrl-C is heard."""
     until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not asking.stop:
+    while (left := until - time.monotonic()) > 0 and not asking.stop and asking.fatal is None:
         await asyncio.sleep(min(0.2, left))
 
 
-def _exchange(asking: Asking, request: Request, reply: Reply, attempt: int, asked_at: str, took_ms: int) -> Exchange:
-    endpoint, answer = asking.model.endpoint, reply.answer
-    return Exchange(
-        request_digest=request.digest,
-        model=ModelId(
-            provider=endpoint.provider,
-            route=endpoint.route,
-            model_asked=request.model_asked,
-            model_reported=answer.model,
-            weights_digest=endpoint.weights_digest,
-            fingerprint=answer.fingerprint,
-            tokenizer_digest=endpoint.tokenizer_digest,
-            template_digest=endpoint.template_digest,
-            probe_digest="",
-            licence=endpoint.licence,
-        ),
-        answer=answer.text,
-        reasoning=answer.reasoning,
-        tool_calls=answer.tool_calls,
-        finish_reason=answer.finish_reason,
-        logprobs=answer.positions,
-        usage=answer.usage,
-        price=asking.prices.of(answer.usage),
-        latency_ms=took_ms,
-        attempts=attempt,
-        request_id_hash=digest_bytes(reply.request_id.encode()) if reply.request_id else "",
-        raw_body_digest=digest_bytes(reply.body),
-        terms_digest=asking.terms.verdict_digest,
-        twin=None,
-        origin=Origin.ASKED,
-        role=asking.terms.role,
-        asked_at=asked_at,
-    )
-
-
-def _token_bound(request: Request) -> int:
-    """Never less than the tokens of the call: no tokenizer makes more tokens than bytes."""
-    prompt = sum(len(message.content.encode()) + _TEMPLATE_TOKENS for message in request.messages)
-    return prompt + int(request.params.get("max_tokens", 4096))
-
-
-def _unreachable(asking: Asking) -> TeacherError:
+def _unreachable(asking: Asking, reason: str = "") -> TeacherError:
     last = next(iter([*asking.failures[-1:], *asking.refusals[-1:]]), None)
+    why = reason or (last.reason if last else "no reason given")
     return TeacherError(
-        f"{asking.model.endpoint.base_url} does not answer: {last.reason if last else 'no reason given'}",
+        f"{asking.model.endpoint.base_url} does not answer: {why}",
         fix="check that the server runs, that teacher.url is right and that it takes such questions; answers are kept",
     )
 

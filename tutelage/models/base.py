@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from tutelage.records import Request
+from tutelage.records import Request, Usage
 from tutelage.wire.answers import ChatAnswer
 
 
@@ -60,6 +60,10 @@ class Dialect(Protocol):
         """The answer in a response of status 200. Raises `WireError` naming what is wrong with it."""
         ...
 
+    def usage(self, body: bytes) -> Usage | None:
+        """What an unusable answer says it cost; None when it does not say."""
+        ...
+
     def is_out_of_money(self, status: int, error: str) -> bool:
         """Whether an error says that the account has no credit left: no waiting mends that."""
         ...
@@ -83,21 +87,21 @@ class Model(Protocol):
 class AskAgain(Exception):
     """The endpoint could not answer now; asking again is safe.
 
-    `wait_s` is its own wish, if it told one; `throttled` that it asks us to slow down. `answer` is what it charged for
-    although it is unusable (its `usage` is known); `may_be_billed` that an answer may have been made and charged for, and
-    nobody told. `body` is what came.
+    `wait_s` is its own wish, if it told one; `throttled` that it asks us to slow down. `usage` is what it charged for an
+    answer that is unusable; `may_be_billed` says that an answer may have been made and charged for, and nobody told.
+    `body` is what came.
     """
 
     def __init__(
         self, reason: str, wait_s: float | None = None, *, throttled: bool = False, may_be_billed: bool = False,
-        answer: ChatAnswer | None = None, body: bytes = b"", headers: Mapping[str, str] | None = None,
+        usage: Usage | None = None, body: bytes = b"", headers: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(reason)
         self.reason = reason
         self.wait_s = wait_s
         self.throttled = throttled
         self.may_be_billed = may_be_billed
-        self.answer = answer
+        self.usage = usage
         self.body = body
         self.headers = headers or {}
 

@@ -18,6 +18,11 @@ def _byte_alphabet() -> dict[str, int]:
 _ALPHABET = _byte_alphabet()
 
 
+def byte_level(token: str) -> bytes | None:
+    """The bytes of a token in a byte-level vocabulary's own spelling; None when it is spelled otherwise."""
+    return bytes(_ALPHABET[char] for char in token) if all(char in _ALPHABET for char in token) else None
+
+
 class TokenBytes:
     """The bytes that each id of a fast tokenizer stands for."""
 

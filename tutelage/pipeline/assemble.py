@@ -10,7 +10,6 @@ from tutelage.ledger.sources import TARGETS
 from tutelage.pipeline.gate import Gate, base_of, teacher_name
 from tutelage.pipeline.run import installed_versions
 from tutelage.pipeline.session import Session
-from tutelage.prompts import read_prompts
 from tutelage.prove.claims import power
 from tutelage.records import NUSD_PER_USD, Claim
 from tutelage.terms.model import Verdict
@@ -44,7 +43,7 @@ def assemble(arc: Session, gate: Gate, claim: Claim) -> dict[str, Any]:
             "purpose": config.run.purpose,
             "task": config.run.question,
             "labels": list(config.task.labels),
-            "teacher": teacher_name(config),
+            "teacher": teacher_name(config.teacher),
             "student": f"{facts['student']['layers']} of {facts['student']['base_layers']} layers of "
             f"{base_of(config).name}",
         },
@@ -101,8 +100,7 @@ def _cost(arc: Session, facts: Any, systems: list[dict[str, Any]], tokens: dict[
         "collect_cpu_s": collect["cpu_ms"] / 1000,
         "train_cpu_s": train_ms / 1000,
         "spent_usd": arc.budget.spent_nusd / NUSD_PER_USD,
-        "estimated_usd": usd_each
-        * (collect["questions"] + len(read_prompts(arc.folder / "data" / "prompts.jsonl").held_out)),
+        "estimated_usd": collect["expected_nusd"] / NUSD_PER_USD,
         "break_even_queries": even,
         "break_even_basis": basis,
     }

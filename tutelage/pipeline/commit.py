@@ -1,7 +1,7 @@
 """Commitments to stored exchanges: what was collected, selected and proved with."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tutelage.pipeline.run import Run
 SELECTION_TREE = Path("ledger") / "selection"
 
 
-def commit_exchanges(run: Run, tree: str, addresses: Sequence[str]) -> str:
+def commit_exchanges(run: Run, tree: str, addresses: Iterable[str]) -> str:
     """Root over the salted leaves of the exchanges at these addresses, in order; `tree` names what they are for."""
     return commitment(run.key, tree, (canonical(pair.exchange) for pair in run.store.pairs(addresses)))
 

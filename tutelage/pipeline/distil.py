@@ -15,6 +15,7 @@ from tutelage.models.questions import label_params
 from tutelage.pipeline import evidence, learning
 from tutelage.pipeline.accounting import account
 from tutelage.pipeline.commit import SELECTION_TREE, commit_exchanges, commit_selection
+from tutelage.pipeline.estimate import label_questions
 from tutelage.pipeline.gate import Gate, check_terms, require_permitted, require_terms
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.sealing import seal
@@ -99,7 +100,7 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
 
     def work(scratch: Path) -> Facts:
         meter = Meter(scratch / "meter.json")
-        with serve_teacher(session.config, session.folder) as served:
+        with serve_teacher(session.config.teacher, session.folder) as served:
             asking = session.asking(served, gate, Role.TEXT_TARGET if teacher.signal == "text" else Role.SOFT_TARGET)
             began = served.cpu_s() if served.cpu_s else 0.0
             try:
@@ -113,7 +114,10 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
         cpu_ms, asked = meter.read()
         facts |= {"commitment": commit_exchanges(session.run, "collect", [row["address"] for row in rows])}
         origin = {"teacher_weights": dict(served.weights)}
-        return facts | origin | {"cpu_ms": cpu_ms, "cpu_questions": asked, **_bought(session.run, rows)}
+        texts = [prompt.text for prompts_of_kind in prompts for prompt in prompts_of_kind]  # the proof asks it too
+        expected = label_questions(session.config, texts, asking.prices).nusd
+        meters = {"cpu_ms": cpu_ms, "cpu_questions": asked, "expected_nusd": expected}
+        return facts | origin | meters | _bought(session.run, rows)
 
     inputs = {"data": data.outputs_digest, "terms": gate.standing}
     config = {"task": task.model_dump(mode="json"), "teacher": _asked_of(session.config)}

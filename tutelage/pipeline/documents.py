@@ -9,7 +9,7 @@ import tutelage
 from tutelage.canon import decimals, digest_file
 from tutelage.config import RunTable
 from tutelage.ledger.sources import UNKNOWN_UPSTREAM, SourceRow
-from tutelage.models.ask import now_utc
+from tutelage.models.exchange import now_utc
 from tutelage.pipeline.gate import Gate, base_of
 from tutelage.pipeline.run import Run
 from tutelage.pipeline.session import Session

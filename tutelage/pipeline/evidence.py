@@ -111,7 +111,7 @@ def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Done:
 
 def _teacher(arc: Session, gate: Gate, claim: Claim, prompts: Prompts, meters: Path) -> Asked:
     config = arc.config
-    with serve_teacher(config, arc.folder) as served:
+    with serve_teacher(config.teacher, arc.folder) as served:
         how = Questions(
             teacher_messages,
             label_params(config.teacher, config.task),
@@ -128,7 +128,7 @@ def _teacher(arc: Session, gate: Gate, claim: Claim, prompts: Prompts, meters: P
     _keep_tokens(meters, "teacher", answers)
     decision = json.loads((arc.folder / "curate" / "decision.json").read_bytes())
     offsets_L = np.array(decision["offsets_unats"]) / UNATS_PER_NAT
-    label = f"{teacher_name(config)}, {len(config.task.examples)} examples in its prompt"
+    label = f"{teacher_name(config.teacher)}, {len(config.task.examples)} examples in its prompt"
     one = system("teacher", label, answers, offsets_L, meter.cpu_s_each())
     return Asked(one, answers.rows)
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from tutelage.canon import canonical, digest_file, digest_of
-from tutelage.config import AcceptedRiskTable, RunConfig
+from tutelage.config import AcceptedRiskTable, CollectConfig, RunConfig, TeacherTable
 from tutelage.errors import ConfigError, ResourceError, TermsError
 from tutelage.jsonl import write_whole
 from tutelage.resources import Resource, fetch, resource
@@ -41,7 +41,7 @@ class Gate(NamedTuple):
     @property
     def standing(self) -> str:
         """Digest of what the texts say, without the day: an input of everything learnt under it."""
-        return digest_of([[reason.entry_digest, str(reason.status)] for reason in self.together.reasons])
+        return _standing(self.together)
 
     @property
     def risks(self) -> str:
@@ -49,18 +49,22 @@ class Gate(NamedTuple):
         return digest_of([risk.to_json() for risk in self.together.accepted_risks])
 
 
-def route_of(config: RunConfig) -> str:
+def _standing(together: Verdict) -> str:
+    return digest_of([[reason.entry_digest, str(reason.status)] for reason in together.reasons])
+
+
+def route_of(teacher: TeacherTable) -> str:
     """How the teacher is reached: "embedded", the provider named in the run file (a proxy on loopback may stand before
     one), "loopback", or the host."""
-    if config.teacher.url is None:
+    if teacher.url is None:
         return "embedded"
-    host = urlsplit(config.teacher.url).hostname or ""
-    return config.teacher.provider or ("loopback" if host in LOOPBACK else host)
+    host = urlsplit(teacher.url).hostname or ""
+    return teacher.provider or ("loopback" if host in LOOPBACK else host)
 
 
-def _require_true_provider(config: RunConfig, registry: Registry) -> None:
+def _require_true_provider(teacher: TeacherTable, registry: Registry) -> None:
     """A known host is reached under its own terms, whatever provider the run file names: that is for proxies of one's own."""
-    named, host = config.teacher.provider, urlsplit(config.teacher.url or "").hostname or ""
+    named, host = teacher.provider, urlsplit(teacher.url or "").hostname or ""
     own = registry.find(host)
     if named is not None and isinstance(own, TermsEntry) and registry.find(named) != own:
         raise ConfigError(
@@ -69,14 +73,14 @@ def _require_true_provider(config: RunConfig, registry: Registry) -> None:
         )
 
 
-def teacher_licence(config: RunConfig) -> str:
+def teacher_licence(teacher: TeacherTable) -> str:
     """Of the pinned weights, else as stated in the run file, else empty: not public. Raises `ConfigError` for another."""
-    if config.teacher.resource is None:
-        return config.teacher.licence or ""
-    own = resource(config.teacher.resource).licence
-    if config.teacher.licence not in (None, own):
+    if teacher.resource is None:
+        return teacher.licence or ""
+    own = resource(teacher.resource).licence
+    if teacher.licence not in (None, own):
         raise ConfigError(
-            f"teacher.licence = {config.teacher.licence!r}, but {config.teacher.resource} is under {own}",
+            f"teacher.licence = {teacher.licence!r}, but {teacher.resource} is under {own}",
             fix="delete teacher.licence: pinned weights carry their own",
         )
     return own
@@ -86,17 +90,8 @@ def check_terms(config: RunConfig, today: str) -> Gate:
     """The verdicts for a run. Raises `ConfigError` for an unknown purpose, an incomplete accepted risk or one on nothing
     that is inherited, and `DataError` for a lineage or a copy of a licence that cannot be read."""
     registry = load_registry()
-    _require_true_provider(config, registry)
     purpose = config.run.purpose
-    teacher = check(
-        registry,
-        subject=teacher_name(config),
-        licence=teacher_licence(config),
-        route=route_of(config),
-        purpose=purpose,
-        today=today,
-        accepted_risk=_risk(config.teacher.accepted_risk),
-    )
+    teacher = _teacher_verdict(registry, config.teacher, purpose, today)
     source = config.data.resource or Path(config.data.path or "").name
     licence = resource(config.data.resource).licence if config.data.resource else config.data.licence or ""
     kept: dict[str, Any] = {"route": "local", "purpose": purpose, "today": today}
@@ -120,6 +115,50 @@ def check_terms(config: RunConfig, today: str) -> Gate:
             config.run.name, Made.STUDENT, {Tie.TEACHER: teacher, Tie.DATA: data, Tie.BASE: base}, parents
         ),
     )
+
+
+def _teacher_verdict(registry: Registry, teacher: TeacherTable, purpose: str, today: str) -> Verdict:
+    _require_true_provider(teacher, registry)
+    return check(
+        registry,
+        subject=teacher_name(teacher),
+        licence=teacher_licence(teacher),
+        route=route_of(teacher),
+        purpose=purpose,
+        today=today,
+        accepted_risk=_risk(teacher.accepted_risk),
+    )
+
+
+class Permission(NamedTuple):
+    """The verdicts under which open questions are asked: no student is made yet, so no base is judged."""
+
+    teacher: Verdict
+    data: Verdict
+    together: Verdict
+
+    @property
+    def standing(self) -> str:
+        return _standing(self.together)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name).to_json() for name in self._fields}
+
+
+def may_ask(config: CollectConfig, today: str) -> Permission:
+    """Raises `ConfigError` as `check_terms` does."""
+    registry, purpose, prompts = load_registry(), config.run.purpose, config.prompts
+    teacher = _teacher_verdict(registry, config.teacher, purpose, today)
+    data = check(
+        registry,
+        subject=Path(prompts.path).name,
+        licence=prompts.licence,
+        route="local",
+        purpose=purpose,
+        today=today,
+        accepted_risk=_risk(prompts.accepted_risk),
+    )
+    return Permission(teacher, data, combine([teacher, data]))
 
 
 def _risk(table: AcceptedRiskTable | None) -> AcceptedRisk | None:
@@ -205,10 +244,10 @@ def base_of(config: RunConfig) -> Base:
     return Base(folder.name, config.student.licence or "", None, folder)
 
 
-def teacher_name(config: RunConfig) -> str:
-    if config.teacher.resource:
-        return resource(config.teacher.resource).description
-    return f"{config.teacher.model} at {route_of(config)}"
+def teacher_name(teacher: TeacherTable) -> str:
+    if teacher.resource:
+        return resource(teacher.resource).description
+    return Path(teacher.path).name if teacher.path else f"{teacher.model} at {route_of(teacher)}"
 
 
 def require_permitted(gate: Gate) -> None:

@@ -6,28 +6,26 @@ from typing import Any
 from tutelage.collect.sources import read_rows
 from tutelage.collect.split import Origin, split_rows
 from tutelage.config import RunConfig
-from tutelage.models.base import Endpoint
-from tutelage.models.prices import price_list
-from tutelage.pipeline.gate import check_terms, route_of, teacher_licence, teacher_name
+from tutelage.pipeline.estimate import BAND, label_questions, tokens_of
+from tutelage.pipeline.gate import check_terms, teacher_name
+from tutelage.pipeline.supervision import Probing, prices_of, supervision_of
 from tutelage.prove.claims import power
 from tutelage.records import NUSD_PER_USD
 from tutelage.resources import cache_folder, fetch, resource
-from tutelage.tasks import student_messages, teacher_messages
+from tutelage.tasks import student_messages
 
 # Rough figures of a 2-core CPU with native bf16, from benchmarks/results; they make an estimate, not a promise.
 TEACHER_QUESTIONS_PER_S = 9.0
 STUDENT_QUESTIONS_PER_S = 50.0
 TRAIN_TOKENS_PER_S_8_LAYERS = 1500.0
-BYTES_PER_TOKEN = 4.0
-TEMPLATE_TOKENS = 5
 STORE_BYTES_PER_QUESTION = 9_000
 STUDENT_BYTES = 250_000_000
 
 
-def plan(config: RunConfig, today: str) -> dict[str, Any]:
+def plan(config: RunConfig, today: str, probing: Probing = Probing.NEVER) -> dict[str, Any]:
     """Terms, questions, tokens (±25 %), money, time, disk, memory, power. Raises what a run would for bad input.
 
-    Fetches pinned data if it is not in the cache (free of charge); asks no model.
+    Fetches pinned data if it is not in the cache (free of charge); asks no model, unless `probing` says so.
     """
     gate = check_terms(config, today)
     table = config.data
@@ -39,18 +37,9 @@ def plan(config: RunConfig, today: str) -> dict[str, Any]:
     split = split_rows(read_rows(path, table).good, table, config.task.labels, origin, config.run.seed)
     asked = [*split.train, *split.validation, *split.held_out]
     embedded = config.teacher.url is None
-    prompt_tokens = sum(_tokens(teacher_messages(config.task, prompt.text)) for prompt in asked)
-    answer_tokens = len(asked) * (1 if config.teacher.signal == "top-logprobs" else 4)
-    endpoint = Endpoint(
-        config.teacher.url or "",
-        route_of(config),
-        config.teacher.provider or "",
-        config.teacher.model,
-        teacher_licence(config),
-    )
-    prices = price_list(endpoint, config.teacher.price, today)
-    cost = prompt_tokens * prices.input_nusd_per_mtok + answer_tokens * prices.output_nusd_per_mtok
-    student_tokens = sum(_tokens(student_messages(config.task, prompt.text)) + 2 for prompt in split.train)
+    prices = prices_of(config.teacher)
+    expected = label_questions(config, [prompt.text for prompt in asked], prices)
+    student_tokens = sum(tokens_of(student_messages(config.task, prompt.text)) + 2 for prompt in split.train)
     trained = student_tokens * config.train.epochs
     seconds = {
         "asking the teacher": len(asked) / TEACHER_QUESTIONS_PER_S if embedded else None,
@@ -60,19 +49,20 @@ def plan(config: RunConfig, today: str) -> dict[str, Any]:
     return {
         "terms": gate.together.to_json(),
         "permitted": gate.permits,
-        "teacher": teacher_name(config),
+        "teacher": teacher_name(config.teacher),
+        "supervision": supervision_of(config.teacher, today, probing),
         "questions": {
             "train": len(split.train),
             "validation": len(split.validation),
             "held_out": len(split.held_out),
         },
-        "teacher_tokens": {"prompt": prompt_tokens, "answer": answer_tokens, "band": 0.25},
+        "teacher_tokens": {"prompt": expected.prompt_tokens, "answer": expected.answer_tokens, "band": BAND},
         "training_tokens": round(trained),
-        "cost_usd": round(cost / 1e6 / NUSD_PER_USD, 6),
+        "cost_usd": round(expected.nusd / NUSD_PER_USD, 6),
         "price_source": prices.source,
         "max_cost_usd": config.budget.max_cost_usd,
-        "within_budget": cost / 1e6 / NUSD_PER_USD <= config.budget.max_cost_usd
-        and prompt_tokens + answer_tokens <= config.budget.max_tokens,
+        "within_budget": expected.nusd / NUSD_PER_USD <= config.budget.max_cost_usd
+        and expected.prompt_tokens + expected.answer_tokens <= config.budget.max_tokens,
         "seconds": seconds,
         "disk_bytes": len(asked) * STORE_BYTES_PER_QUESTION + 4 * STUDENT_BYTES,
         "memory_bytes": 2_500_000_000,
@@ -97,6 +87,7 @@ def describe(found: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"teacher    {found['teacher']}",
+            f"supervision {found['supervision']['words']}",
             f"terms      {found['terms']['status']} for {found['terms']['purpose']}"
             + ("" if found["permitted"] else "  (the run would stop here; see `tutelage terms check`)"),
             f"questions  {questions['train'] + questions['validation']:,} to learn from "
@@ -113,7 +104,3 @@ def describe(found: dict[str, Any]) -> str:
             f"{claim['if_discordance']:.0%} of the items are answered differently",
         ]
     )
-
-
-def _tokens(messages: Any) -> int:
-    return round(sum(len(message.content.encode()) / BYTES_PER_TOKEN + TEMPLATE_TOKENS for message in messages))

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.canon import canonical, decimals, digest_bytes, digest_file, digest_of
-from tutelage.config import RunConfig, validate
+from tutelage.config import RunConfig
 from tutelage.errors import ConfigError, StorageError, TutelageError
 from tutelage.ledger.log import NOTHING_BEFORE
 from tutelage.ledger.merkle import leaf_hash, root
 from tutelage.pipeline.learning import BEFORE, consumed, lesson, train_settings
 from tutelage.progress import Progress, Stop
 from tutelage.records import Checkpoint, Statement
+from tutelage.run_file import validate
 from tutelage.store.store import Store
 
 CONFIDENCE = 0.95
@@ -136,7 +137,7 @@ def read_record(run: Path) -> Recorded:
     for made in ("curate", "student"):
         if latest["train"].inputs[made] != digest_of(latest[made].outputs):
             raise _damaged(run, f"it was trained from another {made} than the one made last")
-    config = validate(json.loads((run / "config.json").read_bytes()), str(run / "config.json"))
+    config = validate(RunConfig, json.loads((run / "config.json").read_bytes()), str(run / "config.json"))
     if latest["train"].config != decimals(train_settings(config)):
         raise _damaged(run / "config.json", "the run was trained with other settings than it was last opened with")
     return Recorded(root(map(leaf_hash, lines)), latest, config)

@@ -25,7 +25,7 @@ from tutelage.jsonl import write_whole
 from tutelage.ledger.keys import Signer
 from tutelage.ledger.log import Log
 from tutelage.ledger.merkle import salt
-from tutelage.models.ask import now_utc
+from tutelage.models.exchange import now_utc
 from tutelage.progress import Progress, Stop
 from tutelage.records import Statement
 from tutelage.store.store import Store

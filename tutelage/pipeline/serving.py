@@ -7,11 +7,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tutelage.canon import digest_file
-from tutelage.config import RunConfig
+from tutelage.config import TeacherTable
+from tutelage.errors import ResourceError
 from tutelage.models.base import Endpoint
 from tutelage.models.gguf import fast_copy
 from tutelage.models.llamacpp import embedded_server
 from tutelage.models.process import ServedProcess
+from tutelage.models.teachers import api_of
 from tutelage.pipeline.gate import route_of, teacher_licence
 from tutelage.resources import fetch, resource
 
@@ -31,28 +33,40 @@ class Served:
 
 
 @contextmanager
-def serve_teacher(config: RunConfig, folder: Path) -> Iterator[Served]:
-    """The teacher's endpoint; an embedded one is started and stopped here."""
-    teacher = config.teacher
-    licence = teacher_licence(config)
+def serve_teacher(teacher: TeacherTable, folder: Path) -> Iterator[Served]:
+    """The teacher's endpoint; weights of our own, embedded or in a folder, are served from here to the end."""
     if teacher.url is not None:
-        route = route_of(config)
-        if route == "loopback":  # another port is another server: its answers are not this one's
-            route = f"loopback:{urlsplit(teacher.url).port or 80}"
-        endpoint = Endpoint(
-            teacher.url.rstrip("/"),
-            route,
-            teacher.provider or route_of(config),
-            teacher.model,
-            licence,
-            key_env=teacher.api_key_env,
-            timeout_s=teacher.timeout_s,
-        )
-        yield Served(endpoint, None)
-        return
+        yield Served(remote(teacher), None)
+    elif teacher.path is not None:
+        with _own_folder(teacher, Path(teacher.path), folder / "logs" / "teacher.log") as served:
+            yield served
+    else:
+        with _embedded(teacher, folder / "logs" / "teacher.log") as served:
+            yield served
+
+
+def remote(teacher: TeacherTable) -> Endpoint:
+    """An endpoint that somebody else serves."""
+    assert teacher.url is not None
+    route = route_of(teacher)
+    if route == "loopback":  # another port is another server: its answers are not this one's
+        route = f"loopback:{urlsplit(teacher.url).port or 80}"
+    return Endpoint(
+        teacher.url.rstrip("/"),
+        route,
+        teacher.provider or route_of(teacher),
+        teacher.model,
+        teacher_licence(teacher),
+        key_env=teacher.api_key_env,
+        timeout_s=teacher.timeout_s,
+        api=teacher.api or api_of(teacher.url),
+    )
+
+
+@contextmanager
+def _embedded(teacher: TeacherTable, log: Path) -> Iterator[Served]:
     assert teacher.resource is not None
     pinned = resource(teacher.resource)
-    log = folder / "logs" / "teacher.log"
     source = fetch(pinned)
     weights = fast_copy(source)
     digest = digest_file(weights)
@@ -62,13 +76,34 @@ def serve_teacher(config: RunConfig, folder: Path) -> Iterator[Served]:
             "embedded",
             pinned.provider,
             pinned.name,
-            licence,
+            teacher_licence(teacher),
             weights_digest=digest,
             timeout_s=teacher.timeout_s,
         )
         made = "as pinned" if weights == source else "Q8_0 copy of the pinned file"
         origin = {"pinned": digest_file(source), "served": digest, "made": made}
         yield Served(endpoint, server.cpu_s, origin)
+
+
+@contextmanager
+def _own_folder(teacher: TeacherTable, weights: Path, log: Path) -> Iterator[Served]:
+    """Hugging Face weights behind our own server. Raises `ResourceError` when the folder holds none."""
+    file = weights / "model.safetensors"
+    if not file.is_file():
+        raise ResourceError(f"{weights} has no model.safetensors", fix="give a Hugging Face folder in one file")
+    digest = digest_file(file)
+    name = f"{weights.name}@{digest.removeprefix('sha256:')[:16]}"
+    with ServedProcess("tutelage.serve", [str(weights), "--name", name], log) as server:
+        endpoint = Endpoint(
+            server.base_url,
+            "embedded",
+            "local",
+            name,
+            teacher_licence(teacher),
+            weights_digest=digest,
+            timeout_s=teacher.timeout_s,
+        )
+        yield Served(endpoint, server.cpu_s, {"served": digest})
 
 
 @contextmanager

@@ -1,13 +1,14 @@
 """Answers of an endpoint, chat or completion, with their log-probabilities."""
 
 import base64
+import binascii
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from tutelage.canon import MAX_INTEGER
 from tutelage.records import UNATS_PER_NAT, Position, TokenLogprob, Usage
-from tutelage.wire.values import ANSWER_FIX, bad, content, load, optional, shown, text, typed
+from tutelage.wire.values import ANSWER_FIX, WireError, bad, content, load, optional, shown, text, typed
 
 PLACEHOLDER_NATS = -9999.0  # OpenAI and vLLM write this where a log-probability is not known
 _ROUNDING_NATS = 1e-4  # bfloat16 endpoints report certain tokens a hair above zero
@@ -35,10 +36,13 @@ def parse_chat_response(body: bytes) -> ChatAnswer:
     message = typed(choice, "message", dict, "choices[0]")
     reasoning = message.get("reasoning_content")
     reasoning = message.get("reasoning") if reasoning is None else reasoning
+    said = message.get("content")
+    if said is None and message.get("refusal") is not None:  # OpenAI puts a declining answer apart
+        said, choice = message["refusal"], {**choice, "finish_reason": "content_filter"}
     return _answer(
         value,
         choice,
-        content(message.get("content"), "choices[0].message.content", ANSWER_FIX),
+        content(said, "choices[0].message.content", ANSWER_FIX),
         content(reasoning, "choices[0].message.reasoning", ANSWER_FIX),
         tuple(_tool_call(call) for call in optional(message, "tool_calls", list, [])),
     )
@@ -48,6 +52,15 @@ def parse_completion(body: bytes) -> ChatAnswer:
     """The answer in a non-streamed response of the completions API. Raises `WireError` naming what is wrong with it."""
     value, choice = _first_choice(body)
     return _answer(value, choice, content(choice.get("text"), "choices[0].text", ANSWER_FIX), "", ())
+
+
+def usage_in(body: bytes) -> Usage | None:
+    """The usage that an unusable answer reports; None when it reports none that can be read."""
+    try:
+        value = load(body, ANSWER_FIX)
+        return _usage(value["usage"])
+    except (WireError, KeyError):
+        return None
 
 
 def _first_choice(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -96,7 +109,7 @@ def _positions(logprobs: Any) -> tuple[Position, ...]:
         return _legacy_positions(logprobs)
     if not isinstance(logprobs, dict) or not isinstance(logprobs.get("content"), list | None):
         raise bad(f"logprobs is {shown(logprobs)}, expected an object with a list 'content'", "logprobs")
-    return tuple(_position(entry) for entry in logprobs.get("content") or ())
+    return tuple(position(entry) for entry in logprobs.get("content") or ())
 
 
 def _legacy_positions(logprobs: dict[str, Any]) -> tuple[Position, ...]:
@@ -113,11 +126,12 @@ def _legacy_positions(logprobs: dict[str, Any]) -> tuple[Position, ...]:
         if not isinstance(top, dict | None):
             raise bad(f"top_logprobs has {shown(top)}, expected an object", "logprobs")
         ranked = [{"token": name, "logprob": value} for name, value in (top or {}).items()]
-        rows.append(_position({"token": token, "logprob": logprob, "top_logprobs": ranked}))
+        rows.append(position({"token": token, "logprob": logprob, "top_logprobs": ranked}))
     return tuple(rows)
 
 
-def _position(entry: Any) -> Position:
+def position(entry: Any) -> Position:
+    """One entry of chat log-probabilities, with its candidates. Raises `WireError`."""
     chosen = _token(entry)
     tops = [_token(top) for top in optional(entry, "top_logprobs", list, [])]
     known = PLACEHOLDER_NATS * UNATS_PER_NAT
@@ -125,6 +139,20 @@ def _position(entry: Any) -> Position:
 
 
 def _token(entry: Any) -> TokenLogprob:
+    """An answer may hold thousands of these: the usual form first, the checks that name what is wrong after it."""
+    try:
+        raw, logprob = entry["bytes"], entry["logprob"]
+        token_id = entry.get("id", -1)
+        is_id = type(token_id) is int and (0 <= token_id <= MAX_INTEGER or "id" not in entry)
+        if is_id and type(raw) is list and type(logprob) is float and PLACEHOLDER_NATS < logprob <= 0:
+            spelled = binascii.b2a_base64(bytes(raw), newline=False).decode("ascii")
+            return TokenLogprob(spelled, token_id, round(logprob * UNATS_PER_NAT))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass
+    return _checked_token(entry)
+
+
+def _checked_token(entry: Any) -> TokenLogprob:
     if not isinstance(entry, dict):
         raise bad(f"a log-probability entry is {shown(entry)}, expected an object", "logprobs")
     token_id = entry.get("id")
@@ -157,10 +185,21 @@ def _usage(value: Any) -> Usage:
     if not isinstance(value, dict):
         raise bad(f"usage is {shown(value)}, expected an object", "usage")
     details = optional(value, "prompt_tokens_details", dict, {})
+    thoughts = optional(value, "completion_tokens_details", dict, {}).get("reasoning_tokens")
     cached = details.get("cached_tokens")
     cached = value.get("prompt_cache_hit_tokens") if cached is None else cached  # DeepSeek's name
-    counts = (value.get("prompt_tokens"), 0 if cached is None else cached, value.get("completion_tokens"))
-    for count in counts:
-        if type(count) is not int or not 0 <= count <= MAX_INTEGER:
-            raise bad(f"a token count in usage is {shown(count)}", "usage")
-    return Usage(*counts)  # pyrefly: ignore
+    written = details.get("cache_write_tokens")  # OpenRouter's
+    return Usage(
+        count(value.get("prompt_tokens")),
+        count(cached or 0),
+        count(value.get("completion_tokens")),
+        count(thoughts or 0),
+        count(written or 0),
+    )
+
+
+def count(value: Any) -> int:
+    """A number of tokens. Raises `WireError` for anything else."""
+    if type(value) is not int or not 0 <= value <= MAX_INTEGER:
+        raise bad(f"a token count in usage is {shown(value)}", "usage")
+    return value

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import orjson
+
 from tutelage.errors import TutelageError
 
-ANSWER_FIX = "check that the base URL is an OpenAI-compatible endpoint and see its log"
+ANSWER_FIX = "check that teacher.url is an endpoint of the API that teacher.api names, and see its log"
 
 
 class WireError(TutelageError, ValueError):
@@ -21,14 +23,20 @@ def bad(message: str, param: str = "", fix: str = ANSWER_FIX) -> WireError:
 
 
 def shown(value: Any) -> str:
-    return ascii(value)[:200]
+    try:
+        return ascii(value)[:200]
+    except RecursionError:  # orjson reads deeper than Python prints
+        return f"a {type(value).__name__} nested too deeply to show"
 
 
 def load(body: bytes, fix: str) -> dict[str, Any]:
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise bad(f"not JSON ({error}): {shown(body[:120])}", fix=fix) from None
+        value = orjson.loads(body)
+    except ValueError:
+        try:
+            value = json.loads(body)  # takes NaN and lone surrogates, so that the field can be named that holds one
+        except (ValueError, RecursionError) as error:
+            raise bad(f"not JSON ({error}): {shown(body[:120])}", fix=fix) from None
     if not isinstance(value, dict):
         raise bad(f"expected a JSON object, got {shown(value)}", fix=fix)
     return value
@@ -51,6 +59,15 @@ def text(value: str, where: str, fix: str = ANSWER_FIX) -> str:
     except UnicodeEncodeError as error:
         raise bad(f"{where} is not Unicode text: {error}", where, fix) from None
     return value
+
+
+def json_text(value: Any, where: str) -> str:
+    """A parsed value as compact JSON text. Raises `WireError` when JSON cannot say it: NaN, lone surrogates, great depth."""
+    try:
+        made = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError) as error:
+        raise bad(f"{where}: {error}", where) from None
+    return text(made, where)
 
 
 def content(value: Any, where: str, fix: str) -> str:

@@ -1,0 +1,72 @@
+"""`tutelage export` and `tutelage import`: answers out of a run folder, and answers that others collected into one."""
+
+from pathlib import Path
+from typing import Literal
+
+
+def export_(folder: Path, *, out: Path, form: Literal["prompt-completion", "messages"] = "prompt-completion") -> int:
+    """Write the answers of a run as one file in Hugging Face columns. Answers kept for the proof are left out.
+
+    Parameters
+    ----------
+    folder
+        The run folder.
+    out
+        The file to write: .jsonl or .parquet.
+    form
+        One column `messages`, or the columns `prompt` and `completion`; `tools` and `metadata` come with both.
+    """
+    from tutelage.collect.exporting import export
+    from tutelage.errors import ConfigError
+    from tutelage.store.store import Store
+
+    kind = out.suffix.lower().removeprefix(".")
+    if kind not in ("jsonl", "parquet"):
+        raise ConfigError(f"--out {out}: what should it be?", fix="let the name end in .jsonl or .parquet")
+    if not (folder / "store").is_dir():
+        raise ConfigError(f"{folder} has no store", fix="give a run folder, such as runs/NAME")
+    with Store(folder / "store") as store:
+        done = export(store, out, kind, form=form)  # type: ignore[arg-type]
+    left = [f"{done.held_out:,} kept for the proof"] if done.held_out else []
+    left += [f"{done.completions:,} plain completions"] if done.completions else []
+    print(f"{out}: {done.rows:,} answers" + (f"; left out: {', '.join(left)}" if left else ""))
+    return 0
+
+
+def import_(
+    file: Path,
+    *,
+    out: Path,
+    model: str = "",
+    licence: str = "",
+    provider: str = "",
+    bad_rows: Literal["stop", "skip"] = "stop",
+) -> int:
+    """Store answers that somebody else collected, marked as declared and unverified. Importing twice adds nothing.
+
+    Parameters
+    ----------
+    file
+        A .jsonl, .csv, .tsv or .parquet file with questions and answers.
+    out
+        The run folder to put them in.
+    model
+        The model that answered, for rows that do not name it.
+    licence
+        Under which you hold the answers: "own", or an SPDX id; for rows that do not say it.
+    provider
+        Whose endpoint answered, an id in the terms registry, for rows that do not name it.
+    bad_rows
+        "skip" leaves bad rows out; "stop" stores nothing while there are any.
+    """
+    from tutelage.collect.importing import Declared, import_file
+    from tutelage.redact import Secrets
+    from tutelage.store.store import Store
+
+    declared, secrets = Declared(model, provider, licence), Secrets.of_environment()
+    with Store(out / "store") as store:
+        done = import_file(file, store, declared, secrets, bad_rows=bad_rows)
+    known = f", {done.known:,} were there already" if done.known else ""
+    bad = f", {len(done.bad):,} bad rows skipped (the first at line {done.bad[0].line})" if done.bad else ""
+    print(f"{out}: {done.added:,} answers imported, declared and unverified{known}{bad}")
+    return 0

@@ -1,0 +1,1 @@
+"""The probe: what an endpoint really gives, found out with about twenty small questions. `run.probe` asks them."""
