@@ -96,7 +96,7 @@ def write_run(folder: Path, port: int, prompts: Sequence[str], **changes: Any) -
         },
         "teacher.price": {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 4.0, "dated": "2026-11-01"},
         "sampling": {"max_tokens": 300, "temperature": 0.7, "samples": 1},
-        "budget": {"max_cost_usd": 1000.0, "max_tokens": 10**12},
+        "budget": {"max_cost_usd": 100_000.0, "max_tokens": 10**12},
     }  # fmt: skip
     for name, value in changes.items():
         table, key = name.rsplit("__", 1)

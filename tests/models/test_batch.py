@@ -395,6 +395,18 @@ def test_ctrl_c_leaves_the_batch_where_it_is(tmp_path: Path, api: str) -> None:
         assert store.spent() == (4 * ANSWER_NUSD, 4 * ANSWER_TOKENS, 0, 0)
 
 
+def test_ctrl_c_while_answers_are_read(tmp_path: Path) -> None:
+    with serving_batches(Desk()) as desk, Store(tmp_path) as store:
+        asking = make(desk, store, "openai")
+        desk.hook = lambda event: asking.stop.set() if event == "results-half" else None
+        with pytest.raises(Interrupted):
+            run(asking, questions(20))
+        assert asking.answered <= 10
+        desk.hook = lambda event: None
+        run(make(desk, store, "openai"), questions(20))
+        assert store.spent() == (20 * ANSWER_NUSD, 20 * ANSWER_TOKENS, 0, 0)
+
+
 def test_questions_of_others_in_an_open_batch_are_left_to_them(tmp_path: Path) -> None:
     with serving_batches(Desk(polls_needed=3)) as desk, Store(tmp_path) as store:
         asking = make(desk, store, "openai")

@@ -7,7 +7,7 @@ from pathlib import Path
 import genai_prices
 import pytest
 from genai_prices.data_snapshot import get_snapshot
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tutelage.config import PriceTable
@@ -116,33 +116,50 @@ def test_the_dearest_hour_counts() -> None:
     assert prices.source.endswith("dearest hour")
 
 
-KNOWN = [
-    (provider, model)
-    for provider in get_snapshot().providers
-    for model in provider.models
-    if provider.id in ("openai", "anthropic", "google", "mistral", "groq", "x-ai") and "free" not in model.id
-]
+ADDRESSES = {
+    "openai": OPENAI, "anthropic": ANTHROPIC, "google": GOOGLE, "mistral": "https://api.mistral.ai/v1",
+    "groq": "https://api.groq.com/openai/v1", "x-ai": "https://api.x.ai/v1",
+}  # fmt: skip
+WHEN = datetime(2026, 11, 25, tzinfo=UTC)
+BATCH = {"processing": "batch"}
+DATA = get_snapshot()
 
 
-@given(st.sampled_from(KNOWN), counts, counts, counts, counts, st.booleans())
-def test_costs_are_those_of_genai_prices(known, prompt, cached, written, completion, batch) -> None:
-    provider, model = known
-    when = datetime(2026, 11, 25, tzinfo=UTC)
-    context = {"processing": "batch"} if batch else None
-    standard = model.get_prices(when, context)
-    assume(standard.input_mtok is not None and standard.output_mtok is not None)
-    assume(not batch or standard != model.get_prices(when))
-    written = min(written, prompt) if standard.cache_write_mtok is not None else 0
+def sold_by_the_token() -> list[tuple[str, str, bool]]:
+    """Provider, model and whether as a batch: all models of text that are found under their own name."""
+    found = []
+    for provider in DATA.providers:
+        for model in provider.models if provider.id in ADDRESSES else ():
+            prices, batch = model.get_prices(WHEN), model.get_prices(WHEN, BATCH)
+            if prices.input_mtok is None or prices.output_mtok is None or provider.find_model(model.id) is not model:
+                continue
+            found += [(provider.id, model.id, False)] + [(provider.id, model.id, True)] * (prices != batch)
+    return found
+
+
+SOLD = sold_by_the_token()
+
+
+def test_enough_models_are_compared() -> None:
+    assert len(SOLD) > 250
+    assert sum(batch for _, _, batch in SOLD) > 60
+
+
+@given(st.sampled_from(SOLD), counts, counts, counts, counts)
+def test_costs_are_those_of_genai_prices(
+    sold: tuple[str, str, bool], prompt: int, cached: int, written: int, completion: int
+) -> None:
+    named, name, batch = sold
+    context = BATCH if batch else None
+    provider, model = DATA.find_provider_model(name, None, named, None)
+    prices = price_list(at(ADDRESSES[named], name), None, TODAY, tier="batch" if batch else "")
+    assert prices.source.endswith(f"{named}/{name}")
+    written = min(written, prompt) if model.get_prices(WHEN, context).cache_write_mtok is not None else 0
     cached = min(cached, prompt - written)
-    url = {"google": GOOGLE, "groq": "https://api.groq.com", "mistral": "https://api.mistral.ai"}
-    where = url.get(provider.id, f"https://api.{provider.id.replace('x-ai', 'x.ai').replace('penai', 'penai.com')}")
-    where = ANTHROPIC if provider.id == "anthropic" else where
-    prices = price_list(at(where, model.id), None, TODAY, tier="batch" if batch else "")
-    assume(prices.source.endswith(f"{provider.id}/{model.id}"))  # some ids are other models' aliases
     usage = genai_prices.Usage(
         input_tokens=prompt, cache_read_tokens=cached, cache_write_tokens=written, output_tokens=completion
     )
-    theirs = model.calc_price(usage, provider, genai_request_timestamp=when, price_context=context).total_price
+    theirs = model.calc_price(usage, provider, genai_request_timestamp=WHEN, price_context=context).total_price
     ours = prices.of(Usage(prompt, cached, completion, 0, written)).cost_nusd
     fee = prices.request_nusd if not prompt and not completion else 0
     assert ours + fee == int((theirs * 10**9).to_integral_value(ROUND_CEILING))

@@ -5,6 +5,7 @@ import base64
 import json
 import math
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tutelage.errors import SignalError, TeacherError
 from tutelage.models.base import Endpoint
 from tutelage.models.prices import PriceList, price_list
 from tutelage.models.probe import Probe, best_k, load, offered_signals, require_signal, save, supervision
-from tutelage.models.probing.asker import shortened
+from tutelage.models.probing.asker import Asker, shortened
 from tutelage.models.probing.bodies import entries_echo, entries_prompt_logprobs, listed
 from tutelage.models.probing.checks import apart, mass_ppm, processing, sampled_listed
 from tutelage.models.probing.run import probe
@@ -311,6 +312,22 @@ def test_the_spending_limit_holds() -> None:
     assert (found.calls, found.item("text").answer, offered_signals(found)) == (0, "not asked", ())
 
 
+def test_a_hidden_prompt_is_reserved_for_and_several_answers_too() -> None:
+    first = Fake(hidden=3000)
+    limit = 10 * 3_000_000  # nine calls and a bit
+    found = seen(first, prices=PRICED, max_cost_nusd=limit)
+    assert limit - 4_000_000 < found.nusd <= limit
+
+    async def ask(teacher: Teacher, n: int) -> int:
+        async with open_model(endpoint_of(teacher), 1) as model:
+            asker = Asker(model, FREE, 0, 5.0, time.monotonic() + 60)
+            await asker.ask("x", 10, n=n)
+            return asker.tokens
+
+    with serving(Fake(usage=False)) as teacher:
+        assert asyncio.run(ask(teacher, 3)) - asyncio.run(ask(teacher, 1)) == 20
+
+
 def test_a_question_that_hangs_is_unknown_and_counted() -> None:
     found = seen(Fake(hangs_on="get_time"), question_s=0.3, prices=PRICED)
     assert (found.item("tools").answer, found.item("tools").words) == ("unknown", "no answer within 0.3 s")
@@ -387,6 +404,24 @@ def test_hostile_answers_are_findings(says: Any) -> None:
     assert len(json.dumps(found.to_json())) < 20_000
     assert found.digest
     assert all(item.words.isprintable() and len(item.words) <= 160 for item in found.items)
+
+
+def test_scores_have_none_for_the_first_position_and_sizes_fit_a_record() -> None:
+    tops = [{"a": -1.0}] * 12
+
+    def echoed(first: float | None, count: int = 12) -> dict[str, Any]:
+        own = [first, *[-1.0] * (count - 1)]
+        return {"choices": [{"logprobs": {"token_logprobs": own, "top_logprobs": tops[:count]}}]}
+
+    assert [entries_echo(echoed(None)), entries_echo(echoed(-1.0)), entries_echo(echoed(None, 3))] == [1, 0, 0]
+    rows = [None, *[{"1": {}, "2": {}}] * 12]
+    assert entries_prompt_logprobs({"prompt_logprobs": rows}) == 2
+    assert entries_prompt_logprobs({"prompt_logprobs": rows[1:]}) == 0
+    sizes = [
+        listed({"data": [{"id": "m", "meta": {"n_ctx": size}}]}, "m").context_tokens for size in (9, 2**60, 0, True)
+    ]
+    assert sizes == [9, -1, -1, -1]
+    assert listed({"data": [{"id": "a", "owned_by": "x"}, {"id": "b"}]}, "m").owner == ""
 
 
 VALUES: Any = st.recursive(

@@ -49,7 +49,7 @@ NOT_LOCATED = (
 PRIVATE = ("ledger", "store", "config.json")  # a folder with one of them is a run, and all of it is checked
 KINDS = {
     "body": "encoding", "request": "messages", "exchange": "raw_body_digest", "failure": "reason",
-    "reservation": "reserved_at", "attempt": "open_nusd", "batch": "token", "probe": "asked",
+    "reservation": "reserved_at", "attempt": "open_nusd", "batch": "token", "probe": "probe_version",
 }  # fmt: skip
 ROW_KEY = ("teacher", "weights", "provider", "route", "licence", "role")
 MODEL_KEY = ("model_asked", "weights_digest", "provider", "route", "licence")  # the same, as an exchange names them

@@ -61,6 +61,21 @@ class Asking:
         """Our own student: its answers cost no money and no budget."""
         return self.model.endpoint.provider == "tutelage"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is to be asked: a person stopped it, or an error that holds for all questions did."""
+        return bool(self.stop) or self.fatal is not None
+
+
+class _Over(Stop):
+    """An asking as the flag that those look at who wait for a place or for money."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    def __bool__(self) -> bool:
+        return self._asking.is_over
+
 
 class Todo(NamedTuple):
     address: str
@@ -90,7 +105,7 @@ async def ask(
         is_silent = not asking.answered and not asking.without_form
         if is_silent and (asking.failures or asking.refusals) and asking.fatal is None:
             asking.fatal = _unreachable(asking)
-        if asking.fatal is None and not asking.stop:
+        if not asking.is_over:
             workers = min(concurrency, total or concurrency)
             await asyncio.gather(*(_worker(asking, queue, asking.attempts) for _ in range(workers)))
     finally:
@@ -118,7 +133,7 @@ def _unanswered(asking: Asking, requests: Iterable[Request]) -> Iterator[Todo]:
 
 async def _worker(asking: Asking, queue: Iterator[Todo], attempts: int) -> None:
     for todo in queue:
-        if asking.stop or asking.fatal is not None:
+        if asking.is_over:
             return
         try:
             await _ask_one(asking, todo, attempts)
@@ -127,20 +142,18 @@ async def _worker(asking: Asking, queue: Iterator[Todo], attempts: int) -> None:
 
 
 async def _ask_one(asking: Asking, todo: Todo, attempts: int) -> None:
-    bound = bound_of(todo.request, asking.prices)
+    bound, over = bound_of(todo.request, asking.prices), _Over(asking)
     if (reason := _too_long(asking, todo.request)) is not None:
         _give_up(asking, todo, Refused(reason), 0)
         return
     for attempt in range(1, attempts + 1):
-        if not (ticket := await asking.throttle.enter(bound.tokens, asking.stop)):
+        if not (ticket := await asking.throttle.enter(bound.tokens, over)):
             if asking.throttle.gave_up is not None:
                 raise _unreachable(asking, asking.throttle.gave_up)
             return
         outcome = Outcome(OutcomeKind.FAILED, 0, None, {})
         try:
-            if asking.fatal is not None or not await asking.budget.reserve_or_wait(
-                bound.nusd, bound.tokens, asking.stop
-            ):
+            if over or not await asking.budget.reserve_or_wait(bound.nusd, bound.tokens, over):
                 outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
                 return
             reply = await _call(asking, todo, bound, attempt)
@@ -297,7 +310,7 @@ def _require_logprobs(request: Request, reply: Reply, asking: Asking) -> None:
 async def _sleep(asking: Asking, seconds: float) -> None:
     """Sleeps in short steps, so that Ctrl-C is heard."""
     until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0 and not asking.stop and asking.fatal is None:
+    while (left := until - time.monotonic()) > 0 and not asking.is_over:
         await asyncio.sleep(min(0.2, left))
 
 

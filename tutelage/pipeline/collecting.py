@@ -31,7 +31,7 @@ from tutelage.pipeline.serving import remote, serve_teacher
 from tutelage.pipeline.session import asking, budget_of, today
 from tutelage.records import NUSD_PER_USD, Question, Role
 from tutelage.redact import Secrets
-from tutelage.schema import compile_schema
+from tutelage.schema import compile_schema, tools_problem
 from tutelage.terms.check import require
 
 PURPOSE = "train"  # the namespace of answers that may be trained on
@@ -104,6 +104,8 @@ def _forms(sampling: SamplingTable) -> Forms:
     forms = Forms(_json_of(sampling.tools_file, "tools_file"), _json_of(sampling.schema_file, "schema_file"))
     if forms.schema:
         compile_schema(forms.schema)  # what nothing can satisfy is told before anything is asked
+    if forms.tools and (problem := tools_problem(forms.tools)):
+        raise ConfigError(f"sampling.tools_file = {sampling.tools_file!r}: {problem}", fix="list OpenAI function tools")
     return forms
 
 
@@ -166,6 +168,8 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
             expected = expected_nusd(written, sampling, how.prices)
             run.progress.say(
                 f"cost: about ${expected / NUSD_PER_USD:.4f} ({how.prices.source}); limit ${config.budget.max_cost_usd:g}"
+                if how.prices.bound_nusd(1, 1)
+                else f"cost: none ({how.prices.source})"
             )
 
             def asked() -> Iterator[Draw]:
