@@ -16,10 +16,10 @@ from typing import Any
 
 from aiohttp import web
 
-OK, INVALID, ERROR, EXPIRED, MISSING, TWICE, GARBAGE, EMPTY, SKIPPED = (
-    "ok", "invalid", "error", "expired", "missing", "twice", "garbage", "empty", "skipped"
+OK, INVALID, ERROR, EXPIRED, MISSING, TWICE, GARBAGE, EMPTY, SKIPPED, UNTOLD = (
+    "ok", "invalid", "error", "expired", "missing", "twice", "garbage", "empty", "skipped", "untold"
 )  # fmt: skip
-PAID = (OK, MISSING, TWICE, GARBAGE, EMPTY)
+PAID = (OK, MISSING, TWICE, GARBAGE, EMPTY, UNTOLD)
 
 
 @dataclass
@@ -64,6 +64,7 @@ class Desk:
     paid: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
+    echo: str = ""  # at the end of every answer
     upload_host: str = ""  # where Gemini's uploads are said to go on; empty for here
     base_url: str = ""
 
@@ -218,13 +219,19 @@ class OpenAIDesk:
             return {**line, "error": {"code": "batch_expired", "message": "could not be executed in time"}}
         status = {INVALID: 400, ERROR: 500}.get(question.fate, 200)
         chat = "prompt" not in question.body
-        said = {"message": {"role": "assistant", "content": answer_to(question.text)}}
-        choice = {"index": 0, "finish_reason": "stop", **(said if chat else {"text": answer_to(question.text)})}
+        said = {"message": {"role": "assistant", "content": answer_to(question.text) + self.desk.echo}}
+        choice = {
+            "index": 0,
+            "finish_reason": "stop",
+            **(said if chat else {"text": answer_to(question.text) + self.desk.echo}),
+        }
         body: dict[str, Any] = {
             "id": "chatcmpl-1", "object": "chat.completion" if chat else "text_completion", "created": 1,
             "model": question.body.get("model", "m"), "choices": [choice] if question.fate != GARBAGE else [],
             "usage": {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9},
         }  # fmt: skip
+        if question.fate == UNTOLD:
+            del body["usage"]
         if question.fate == EMPTY:
             body = {"id": "nothing"}
         if status != 200:
@@ -301,11 +308,13 @@ class AnthropicDesk:
             return {"custom_id": question.custom_id, "result": {"type": "expired"}}
         message: dict[str, Any] = {
             "id": "msg_1", "type": "message", "role": "assistant", "model": question.body.get("model", "m"),
-            "content": [{"type": "text", "text": answer_to(question.text)}], "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": answer_to(question.text) + self.desk.echo}], "stop_reason": "end_turn",
             "stop_sequence": None, "usage": {"input_tokens": 7, "output_tokens": 2},
         }  # fmt: skip
         if question.fate == GARBAGE:
             message["content"] = "not a list"
+        if question.fate == UNTOLD:
+            del message["usage"]
         if question.fate == EMPTY:
             message = {"id": "nothing"}
         return {"custom_id": question.custom_id, "result": {"type": "succeeded", "message": message}}
@@ -412,13 +421,18 @@ class GeminiDesk:
         if question.fate in (INVALID, ERROR, EXPIRED):
             code = {INVALID: 3, ERROR: 13, EXPIRED: 4}[question.fate]
             return {"key": question.custom_id, "error": {"code": code, "message": f"code {code}"}}
-        part = {"content": {"role": "model", "parts": [{"text": answer_to(question.text)}]}, "finishReason": "STOP"}
+        part = {
+            "content": {"role": "model", "parts": [{"text": answer_to(question.text) + self.desk.echo}]},
+            "finishReason": "STOP",
+        }
         response: dict[str, Any] = {
             "candidates": [{**part, "index": 0}], "modelVersion": "m-001", "responseId": "r1",
             "usageMetadata": {"promptTokenCount": 7, "candidatesTokenCount": 2, "totalTokenCount": 9},
         }  # fmt: skip
         if question.fate == GARBAGE:
             response["candidates"] = "not a list"
+        if question.fate == UNTOLD:
+            del response["usageMetadata"]
         if question.fate == EMPTY:
             response = {"responseId": "nothing"}
         return {"key": question.custom_id, "response": response}

@@ -51,7 +51,7 @@ def test_defaults_are_the_recipe_and_a_budget_exists() -> None:
         ("data.licence", None, "under which licence"),
         ("teacher.url", "127.0.0.1:1", "http"),
         ("teacher.resource", "smollm2-135m-instruct", "exactly one"),
-        ("teacher.top_logprobs", 21, "20"),
+        ("teacher.top_logprobs", 129, "128"),
         ("student.path", "x", "exactly one"),
         ("claim.margin", 0, "greater than 0"),
         ("claim.margin", -0.05, "greater than 0"),

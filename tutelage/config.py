@@ -150,7 +150,7 @@ class TeacherTable(Table):
     licence: str | None = None  # of the model's weights where they are public (SPDX or registry id)
     api_key_env: str | None = None  # name of the environment variable; the key itself is never written
     signal: Literal["top-logprobs", "text"] = "top-logprobs"
-    top_logprobs: int = Field(default=20, ge=1, le=20)
+    top_logprobs: int = Field(default=20, ge=1, le=128)  # OpenAI gives up to 20, engines of one's own more
     concurrency: Count = 4  # calls in flight at most; fewer when the endpoint asks us to slow down
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None

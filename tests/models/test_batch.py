@@ -25,6 +25,7 @@ from tests.loopback_batches import (
     OK,
     SKIPPED,
     TWICE,
+    UNTOLD,
     Desk,
     answer_to,
     serving_batches,
@@ -149,6 +150,18 @@ def test_what_the_provider_never_answered_is_not_held_against_the_budget(tmp_pat
         run(make(desk, store, api), questions(3))
         assert [len(job.questions) for job in desk.jobs.values()] == [3, 1]
         assert store.spent() == (3 * ANSWER_NUSD, 3 * ANSWER_TOKENS, 0, 0)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_an_answer_that_does_not_say_its_usage_may_have_cost_its_bound(tmp_path: Path, api: str) -> None:
+    desk = Desk(lambda text, nth: UNTOLD if text == "question 1" else OK)
+    with serving_batches(desk), Store(tmp_path) as store:
+        asking = make(desk, store, api)
+        run(asking, questions(3))
+        bound = bound_of(questions(2)[1], PRICES)
+        assert store.spent() == (2 * ANSWER_NUSD, 2 * ANSWER_TOKENS, bound.nusd, bound.tokens)
+        assert asking.budget.spent_nusd == 2 * ANSWER_NUSD + bound.nusd
+        assert asking.budget.spent_tokens == 2 * ANSWER_TOKENS + bound.tokens
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -285,13 +298,16 @@ def test_a_submission_whose_answer_was_lost_is_found_again(tmp_path: Path, api: 
     lost = [web.json_response({"error": {"message": "gateway"}}, status=504)]
     desk = Desk(hook=lambda event: lost.pop() if event == "created" and lost else None, skew_s=skew_s)
     with serving_batches(desk), Store(tmp_path) as store:
-        for number in range(5):  # others of the same account, of other sizes
+        for number in range(4):  # others of the same account, of other sizes
             desk.add(api, f"other {number}", [("0" * 64, body_for(api, "other"))])
-        asking = make(desk, store, api)
-        run(asking, questions(3))
+        asking, kept = make(desk, store, api), lost[:]
+        lost.clear()
+        run(asking, questions(3, "earlier"))  # one of our own, of the same size, whose id is known
+        asking, lost[:], desk.lags = make(desk, store, api), kept, 1
+        run(asking, questions(3), Pace(0.01, 0.02, 30.0))
         assert (asking.answered, len(desk.jobs)) == (3, 6)
-        assert "found again" in told(asking)
-        assert store.spent() == (3 * ANSWER_NUSD, 3 * ANSWER_TOKENS, 0, 0)
+        assert told(asking).count("found again") == 1
+        assert store.spent() == (6 * ANSWER_NUSD, 6 * ANSWER_TOKENS, 0, 0)
 
 
 def body_for(api: str, text: str) -> dict[str, Any]:
@@ -300,24 +316,33 @@ def body_for(api: str, text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]}
 
 
-def test_somebody_elses_batch_is_not_taken_for_ours(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stops", [False, True])
+def test_somebody_elses_batch_is_not_taken_for_ours(tmp_path: Path, stops: bool) -> None:
     """Anthropic keeps no marks: a batch of the same size and time is read, and left alone."""
     lost = [web.json_response({"error": {"message": "gateway"}}, status=504)]
-    desk = Desk()
+    desk = Desk(lags=1)  # ours is not listed at first
 
     def hook(event: str) -> web.Response | None:
-        if event != "created" or not lost:
-            return None
-        other = desk.add("anthropic", "", [(f"{n:064x}", body_for("anthropic", f"other {n}")) for n in range(3)])
-        other.created = datetime.now(UTC).replace(microsecond=0)  # nearer to our own clock's second than ours is
-        return lost.pop()
+        if event == "poll" and stops:
+            asking.stop.set()
+        if event == "create" and lost:
+            desk.add("anthropic", "", [(f"{n:064x}", body_for("anthropic", f"other {n}")) for n in range(3)])
+        return lost.pop() if event == "created" and lost else None
 
     desk.hook = hook
     with serving_batches(desk), Store(tmp_path) as store:
-        asking = make(desk, store, "anthropic")
-        run(asking, questions(3))
-        assert (asking.answered, len(desk.jobs)) == (3, 2)
-        assert told(asking).count("found again") == 2
+        asking, patient = make(desk, store, "anthropic"), Pace(0.01, 0.02, 30.0)
+        if stops:  # with the wrong one in the store
+            with pytest.raises(Interrupted):
+                run(asking, questions(3), patient)
+            desk.hook = lambda event: None
+            again = make(desk, store, "anthropic")
+            run(again, questions(3), patient)
+            assert told(asking).count("found again") == told(again).count("found again") == 1
+        else:
+            run(asking, questions(3), patient)
+            assert told(asking).count("found again") == 2
+        assert len(desk.jobs) == 2
         assert desk.paid["question 0"] == 1
         assert store.spent() == (3 * ANSWER_NUSD, 3 * ANSWER_TOKENS, 0, 0)
 
@@ -423,6 +448,27 @@ def test_questions_of_others_in_an_open_batch_are_left_to_them(tmp_path: Path) -
         assert store.spent() == (8 * ANSWER_NUSD, 8 * ANSWER_TOKENS, 0, 0)
 
 
+def test_what_an_open_batch_has_nothing_to_do_with(tmp_path: Path) -> None:
+    """Attempts of earlier batches, and the batches of another API, even where the questions are the same."""
+    desk = Desk(lambda text, nth: ERROR if nth == 1 else OK)
+    with serving_batches(desk), Store(tmp_path) as store:
+        with pytest.raises(PartialError):
+            run(make(desk, store, "openai", attempts=1), questions(3))
+        time.sleep(1.1 - time.time() % 1)  # times of attempts are in whole seconds
+        asking = make(desk, store, "openai", attempts=1)
+        desk.hook = lambda event: asking.stop.set() if event == "poll" else None
+        with pytest.raises(Interrupted):
+            run(asking, questions(3))
+        desk.hook = lambda event: None
+        other = make(desk, store, "gemini", attempts=1)
+        run(other, questions(3, "another"))
+        assert len(desk.jobs) == 3
+        assert "earlier start" not in told(other)
+        again = make(desk, store, "openai", attempts=1)
+        run(again, questions(3))
+        assert (again.answered, len(desk.jobs)) == (3, 3)
+
+
 def test_a_server_that_is_gone_is_told_of_in_seconds_and_a_key_that_is_wrong_at_once(tmp_path: Path) -> None:
     with serving_batches(Desk()) as desk, Store(tmp_path) as store:
         desk.hook = lambda event: web.json_response({"error": {"message": "bad key"}}, status=401)
@@ -434,6 +480,26 @@ def test_a_server_that_is_gone_is_told_of_in_seconds_and_a_key_that_is_wrong_at_
         desk.hook = lambda event: None
         run(make(desk, store, "openai"), questions(3))
         assert [len(job.questions) for job in desk.jobs.values()] == [3]
+        assert store.spent() == (3 * ANSWER_NUSD, 3 * ANSWER_TOKENS, 0, 0)
+
+
+def test_how_often_a_server_may_be_silent(tmp_path: Path) -> None:
+    calls = {"file": 0, "poll": 0}
+
+    def failing(event: str) -> web.Response:
+        calls[event] += 1
+        return web.json_response({"error": {"message": "down"}}, status=503)
+
+    with serving_batches(Desk(hook=failing)) as desk, Store(tmp_path) as store:
+        with pytest.raises(TeacherError, match="does not answer: HTTP 503: down"):
+            run(make(desk, store, "openai"), questions(3))
+        assert 1 <= calls["file"] <= 3  # and as many listings in between as make three
+        desk.hook = lambda event: failing(event) if event == "poll" else None
+        with pytest.raises(TeacherError, match="does not answer"):
+            run(make(desk, store, "openai"), questions(3))
+        assert calls["poll"] == 10
+        desk.hook = lambda event: None
+        run(make(desk, store, "openai"), questions(3))
         assert store.spent() == (3 * ANSWER_NUSD, 3 * ANSWER_TOKENS, 0, 0)
 
 
@@ -469,16 +535,15 @@ def test_cancelling_and_what_was_answered_before(tmp_path: Path, api: str) -> No
 
 @pytest.mark.parametrize("api", APIS)
 def test_the_key_is_sent_to_the_base_url_alone_and_written_nowhere(tmp_path: Path, api: str, key: str) -> None:
-    desk = Desk(lambda text, nth: INVALID if text == "question 1" else OK)
-    desk.hook = lambda event: (
-        web.json_response({"error": {"message": f"bad {key}"}}, status=502)
-        if event == "poll" and len(desk.headers) < 5
-        else None
-    )
+    desk = Desk(upload_host="http://elsewhere.invalid", echo=f"you said {key}")
     with serving_batches(desk), Store(tmp_path) as store:
         asking = make(desk, store, api)
-        with pytest.raises(PartialError):
-            run(asking, questions(3))
+        run(asking, questions(3))
+        assert store.get(questions(1)[0].digest).answer.endswith("you said [redacted:BATCH_TEST_KEY]")
+        desk.hook = lambda event: web.json_response({"error": {"message": f"bad {key}"}}, status=400)
+        with pytest.raises(TeacherError, match=r"bad \[redacted") as refused:
+            run(asking, questions(3, "another"))
+        assert key not in str(refused.value)
         names = {"openai": "authorization", "anthropic": "x-api-key", "gemini": "x-goog-api-key"}
         assert all(key in headers[names[api]] for headers in desk.headers)
         assert key not in told(asking)
@@ -578,7 +643,9 @@ def test_killed_twice_nothing_is_noted_twice(tmp_path: Path) -> None:
     next(running)
     assert os.WIFSIGNALED(next(running))
     with serving_batches(desk), Store(tmp_path) as store:
-        run(make(desk, store, "openai"), questions(20))
+        asking = make(desk, store, "openai")
+        run(asking, questions(20))
+        assert "found again" not in told(asking) and "looked for" not in told(asking)
         assert len(list(store.records("attempt"))) == 8  # as many as were reserved for before the first kill
         assert store.spent() == (20 * ANSWER_NUSD, 20 * ANSWER_TOKENS, 0, 0)
 

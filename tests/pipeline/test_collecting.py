@@ -277,3 +277,21 @@ def test_a_batch_is_half_the_price_and_recorded_as_one(tmp_path: Path, monkeypat
     with Store(tmp_path / "run" / "store") as store:
         (one, *_) = store.pairs(row["address"] for row in rows_of(tmp_path / "run" / "collect" / "exchanges.jsonl"))
         assert one.exchange["price"]["tier"] == "batch"
+
+
+def test_what_a_probe_found_decides_before_anything_is_asked(tmp_path: Path, capsys: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    with serving(Teacher(logprobs=False)) as teacher:
+        run_file = write(tmp_path, teacher, QUESTIONS)
+        with pytest.raises(SystemExit):
+            main(["probe", str(run_file)])
+        asked = teacher.asked
+        assert collect(run_file, "--out", tmp_path / "run", "--set", "teacher.signal=top-logprobs") == 2
+        assert teacher.asked == asked
+        assert "does not offer top-logprobs" in capsys.readouterr().err
+        assert collect(run_file, "--out", tmp_path / "run") == 0
+    with Store(tmp_path / "run" / "store") as store:
+        (probe,) = store.records("probe")
+        row = rows_of(tmp_path / "run" / "collect" / "exchanges.jsonl")[0]
+        assert store.get(row["address"]).model.probe_digest == probe.digest
+    assert verify(tmp_path / "run").findings == ()

@@ -26,7 +26,7 @@ from tutelage.models.ask import (
 from tutelage.models.base import AskAgain, Refused
 from tutelage.models.batches.answers import Answers, Entry
 from tutelage.models.batches.base import MOST_BYTES, BatchModel, BatchState, BatchStatus, Gone
-from tutelage.models.batches.journal import Journal, OpenJob, address_of, custom_id_of
+from tutelage.models.batches.journal import Journal, OpenJob, address_of, custom_id_of, time_of_job
 from tutelage.models.batches.parts import seconds
 from tutelage.models.exchange import bound_of, now_utc
 from tutelage.models.limits import LONGEST_WAIT_S
@@ -218,7 +218,7 @@ class _Work:
         return None
 
     async def _submit(self, cut: "_Cut") -> bool:
-        job = OpenJob(token_hex(16), now_utc(), {entry.todo.address: entry.attempt for entry in cut.entries})
+        job = OpenJob(token_hex(16), time_of_job(), {entry.todo.address: entry.attempt for entry in cut.entries})
         self.journal.submitting(job)
         for todo, bound, attempt in cut.entries:
             self.asking.store.reserve(Reservation(todo.address, attempt, bound.nusd, bound.tokens, job.at))

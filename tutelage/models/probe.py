@@ -102,7 +102,7 @@ def require_signal(probe: Probe, signal: str, k: int = 1, temperature: str = "1"
     if (
         signal == "top-logprobs"
         and probe.logprobs_are in (PROCESSED_TEMPERATURE, PROCESSED_BOTH)
-        and temperature != "1"
+        and float(temperature) != 1
     ):
         raise SignalError(
             f"{where} gives log-probabilities {probe.logprobs_are}, and they are asked for at temperature {temperature}",

@@ -164,7 +164,11 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
     def work(scratch: Path) -> Facts:
         budget = budget_of(config.budget, run.store)
         with serve_teacher(teacher, run.folder) as served:
-            how = asking(run, served, teacher, Terms(permission.standing, role), budget, config.run.seed)
+            terms, warmth = (
+                Terms(permission.standing, role),
+                "1" if sampling.temperature is None else repr(sampling.temperature),
+            )
+            how = asking(run, served, teacher, terms, budget, config.run.seed, warmth)
             expected = expected_nusd(written, sampling, how.prices)
             run.progress.say(
                 f"cost: about ${expected / NUSD_PER_USD:.4f} ({how.prices.source}); limit ${config.budget.max_cost_usd:g}"

@@ -88,15 +88,18 @@ def budget_of(table: BudgetTable, store: Store) -> Budget:
     )
 
 
-def asking(run: Run, served: Served, teacher: TeacherTable, terms: Terms, budget: Budget, seed: int) -> Asking:
-    """An `ask` on an endpoint, in a run. Our student's has neither price nor pace."""
+def asking(
+    run: Run, served: Served, teacher: TeacherTable, terms: Terms, budget: Budget, seed: int, temperature: str = "0"
+) -> Asking:
+    """An `ask` on an endpoint, in a run, of questions at that temperature. Our student's has neither price nor pace."""
     endpoint = served.endpoint
     ours = endpoint.provider == "tutelage"
     found = None if ours else known_probe(teacher)
     if found is not None and endpoint.route.startswith("loopback") and found.probed_at[:10] != today():
         found = None  # a port is nobody's name: another server may have it by now
     if found is not None:
-        endpoint = _probed(run.store, endpoint, teacher, found)
+        require_signal(found, teacher.signal, teacher.top_logprobs, temperature)  # before any money is spent
+        endpoint = _probed(run.store, endpoint, found)
     at_once = STUDENT_CONCURRENCY if ours else teacher.concurrency
     own_machine = endpoint.route.split(":")[0] in ("embedded", "loopback")
     limits = RateLimits(
@@ -120,10 +123,8 @@ def asking(run: Run, served: Served, teacher: TeacherTable, terms: Terms, budget
     )
 
 
-def _probed(store: Store, endpoint: Endpoint, teacher: TeacherTable, found: Probe) -> Endpoint:
-    """The endpoint with what a probe found out of it, which the store keeps. Raises `SignalError` when that is less than
-    what the run file wants to learn from: before any money is spent."""
-    require_signal(found, teacher.signal, teacher.top_logprobs)
+def _probed(store: Store, endpoint: Endpoint, found: Probe) -> Endpoint:
+    """The endpoint with what a probe found out of it, which the store keeps."""
     if found.digest not in {line.digest for line in store.records("probe")}:
         store.put_record("probe", found.to_json())
     return replace(

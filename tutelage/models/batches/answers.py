@@ -58,8 +58,17 @@ class Answers:
             asking.fatal = asking.fatal or error
             return None
         took_ms = max(0, round(1000 * (time.time() - seconds(at))))
+        asked_at = f"{at[:19]}Z"
         exchange = exchange_of(
-            todo.request, todo.address, self.batches.endpoint, reply, asking.terms, asking.prices, attempt, at, took_ms
+            todo.request,
+            todo.address,
+            self.batches.endpoint,
+            reply,
+            asking.terms,
+            asking.prices,
+            attempt,
+            asked_at,
+            took_ms,
         )
         nothing_told = AskAgain("the answer does not say its usage", may_be_billed=True)
         note = _attempt(asking, todo, bound, 0, nothing_told) if untold else None

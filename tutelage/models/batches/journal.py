@@ -5,6 +5,7 @@ So whoever comes after a killed process knows what may be running, and looks for
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from tutelage.models.base import Endpoint
@@ -22,6 +23,11 @@ def custom_id_of(address: str) -> str:
 
 def address_of(custom_id: str) -> str:
     return _TAG + custom_id
+
+
+def time_of_job() -> str:
+    """The time as RFC 3339 in UTC, to the microsecond: reservations of two jobs are told apart by it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @dataclass(slots=True)
