@@ -6,7 +6,7 @@ Parts, each merged into `benchmarks/results/chaos.json` (the last line printed i
 20 times at moments drawn from the seed, then its key is refused once, and each time the same command is started again. The server
 counts what it bills and how many whole answers it sent for each prompt; a second reader of the segments counts what is stored.
 `duplicated` are whole answers for one prompt beyond the first and beyond those under way at a kill.
-`capped` the same without kills, and a cap of 30 % of what the first cost by the server's count.
+`capped` the same without kills, and a cap of 30 % of what the first settled for all of it (its kills cost more, and no answer).
 `disk` a file system too small for it: it must stop, and go on when there is room.
 `key_found` counts the planted key in every file of the run and in all that was said on either stream, in any spelling.
 """
@@ -155,12 +155,12 @@ def kills(chosen: argparse.Namespace) -> dict[str, Any]:
 
 
 def capped(chosen: argparse.Namespace) -> dict[str, Any]:
-    """A budget that is not enough: 30 % of what all of it costs by the server's own count."""
+    """A budget that is not enough: 30 % of what all of it costs."""
     from benchmarks.asking.runs import load_prompts
 
     cost = chosen.cost
     if cost is None:
-        cost = json.loads(chosen.out.read_bytes())["server_usd"]
+        cost = json.loads(chosen.out.read_bytes())["settled_usd"]
     cap = round(0.3 * cost, 6)
     with scene(chosen) as (here, server):
         chaos = Chaos(chosen, here, server, load_prompts(chosen.data, chosen.prompts), budget__max_cost_usd=cap)
@@ -193,8 +193,8 @@ def disk(chosen: argparse.Namespace) -> dict[str, Any]:
     from benchmarks.asking.audit import audit, wrong_answers
     from benchmarks.asking.runs import load_prompts
 
-    count = min(chosen.prompts, 3000)
-    small, wide = f"{max(600, 2 * count)}k", "1g"
+    count = min(max(chosen.prompts, 400), 3000)
+    small, wide = f"{2 * count}k", "1g"  # about two thirds of what they need
     with scene(chosen, faults=False) as (here, server):
         chaos = Chaos(chosen, here, server, load_prompts(chosen.data, count))
         chaos.run.mkdir()

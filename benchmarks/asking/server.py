@@ -184,8 +184,8 @@ def _logprobs() -> dict[str, object]:
 
 def _parts(text: str, logprobs: object, completion: int) -> tuple[bytes, bytes, bytes, int]:
     """An answer's bytes before its number, between number and usage, and after; and its completion tokens."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "finish_reason": "stop"}
-    choice["logprobs"] = logprobs
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "stop"}
     answer = {"id": "chatcmpl-@", "object": "chat.completion", "created": 1764000000, "model": "loop", "choices": [choice],
               "usage": "@", "system_fingerprint": "fp_loop"}  # fmt: skip
     before, middle, after = json.dumps(answer, separators=(",", ":")).encode().replace(b'"@"', b"@").split(b"@")

@@ -158,7 +158,7 @@ def test_a_server_that_dies_is_given_up(tmp_path: Path) -> None:
     with (
         serving(teacher),
         Store(tmp_path) as store,
-        pytest.raises(TeacherError, match="does not answer: (HTTP 500|no answer for)"),
+        pytest.raises(TeacherError, match=r"does not answer: (HTTP 500|no answer for)"),
     ):
         run(make(teacher, store, throttle=throttle), questions(teacher, 500))
     assert teacher.asked < 100

@@ -12,6 +12,8 @@ from aiohttp import web
 
 from tests.loopback import Teacher, problem, serving
 from tests.loopback_batches import Desk, serving_batches
+from tests.models.tiny import save_tiny
+from tutelage.canon import digest_file
 from tutelage.cli.main import main
 from tutelage.ledger.verify import verify
 from tutelage.models import questions as questions_module
@@ -295,3 +297,17 @@ def test_what_a_probe_found_decides_before_anything_is_asked(tmp_path: Path, cap
         row = rows_of(tmp_path / "run" / "collect" / "exchanges.jsonl")[0]
         assert store.get(row["address"]).model.probe_digest == probe.digest
     assert verify(tmp_path / "run").findings == ()
+
+
+def test_a_folder_of_weights_is_a_teacher_too(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "weights")
+    run_file = write(tmp_path, Teacher(), QUESTIONS[:3])
+    text = run_file.read_text().replace('url = ""', f'path = "{tmp_path / "weights"}"')
+    run_file.write_text(text.replace('signal = "text"', 'signal = "top-logprobs"').split("[teacher.price]")[0])
+    assert collect(run_file, "--out", tmp_path / "run", "--set", "sampling.max_tokens=4") == 0
+    with Store(tmp_path / "run" / "store") as store:
+        row = rows_of(tmp_path / "run" / "collect" / "exchanges.jsonl")[0]
+        exchange = store.get(row["address"])
+    assert exchange.model.weights_digest == digest_file(tmp_path / "weights" / "model.safetensors")
+    assert len(exchange.logprobs) == exchange.usage.completion_tokens == 4
+    assert len(exchange.logprobs[0].top) == 20

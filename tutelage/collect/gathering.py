@@ -1,5 +1,6 @@
 """What collecting open questions does with files: questions in, requests out, which exchange answers which draw."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from tutelage.redact import Secrets
 BYTES_A_TOKEN = 4  # of prose, roughly; for estimates alone
 _TEMPLATE_TOKENS = 12
 _SHOWN = 5
+_LOOKED_UP = 500
 
 
 class Draw(NamedTuple):
@@ -83,9 +85,12 @@ def sayable(
 ) -> Callable[[Question], None]:
     """Raises `ConfigError` for a question that this dialect has no words for."""
     build = _requests(endpoint, teacher, sampling, "check")
+    told = itertools.count()
 
     def check(question: Question) -> None:
-        dialect.body(endpoint, build(question, 0))
+        # Rows are in OpenAI's words: for its dialect, what the settings say of one question they say of all.
+        if endpoint.api != "openai" or next(told) == 0:
+            dialect.body(endpoint, build(question, 0))
 
     return check
 
@@ -119,23 +124,35 @@ def expected_nusd(written: Written, sampling: SamplingTable, prices: PriceList) 
     return each * written.questions * sampling.samples
 
 
-def write_answers(asking: Asking, asked: Iterable[Draw], out: Path) -> int:
-    """`exchanges.jsonl` says which exchange answers which draw, `refused.jsonl` which got none and why; returns how many
-    were answered."""
+def noted(asked: Iterable[Draw], note: Path) -> Iterator[Request]:
+    """The requests, as they are asked; what they answer and their addresses go into the file `note`."""
+    note.parent.mkdir(parents=True, exist_ok=True)
+    with writing(note), note.open("wb") as file:
+        for question, request in asked:
+            row = {"prompt": question.prompt_id, "draw": request.draw, "address": request.digest}
+            file.write(orjson.dumps(row) + b"\n")
+            yield request
+
+
+def write_answers(asking: Asking, note: Path, out: Path) -> int:
+    """`exchanges.jsonl` says which exchange answers which draw, in the order of `note`; `refused.jsonl` which got none
+    and why. Returns how many were answered."""
     reasons = {failure.request_digest: failure.reason for failure in (*asking.refusals, *asking.failures)}
     refused: list[dict[str, Any]] = []
     answered = 0
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal answered
-        for question, request in asked:
-            address = request.digest
-            row = {"prompt": question.prompt_id, "draw": request.draw}
-            if asking.store.has(address):
-                answered += 1
-                yield row | {"address": address, "exchange": asking.store.digest_at(address)}
-            else:
-                refused.append(row | {"reason": reasons.get(address, "refused")})
+        with note.open("rb") as file:
+            while chunk := [orjson.loads(line) for line in itertools.islice(file, _LOOKED_UP)]:
+                digests = asking.store.digests_at([row["address"] for row in chunk])
+                for row in chunk:
+                    address = row["address"]
+                    if address in digests:
+                        answered += 1
+                        yield row | {"exchange": digests[address]}
+                    else:
+                        refused.append({**row, "reason": reasons.get(address, "refused")})
 
     write_lines(out / "exchanges.jsonl", rows())
     write_lines(out / "refused.jsonl", refused)

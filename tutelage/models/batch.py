@@ -26,9 +26,9 @@ from tutelage.models.ask import (
 from tutelage.models.base import AskAgain, Refused
 from tutelage.models.batches.answers import Answers, Entry
 from tutelage.models.batches.base import MOST_BYTES, BatchModel, BatchState, BatchStatus, Gone
-from tutelage.models.batches.journal import Journal, OpenJob, address_of, custom_id_of, time_of_job
+from tutelage.models.batches.journal import Journal, OpenJob, address_of, custom_id_of, now_exactly
 from tutelage.models.batches.parts import seconds
-from tutelage.models.exchange import bound_of, now_utc
+from tutelage.models.exchange import bound_of
 from tutelage.models.limits import LONGEST_WAIT_S
 from tutelage.records import Attempt, Request, Reservation
 
@@ -165,7 +165,9 @@ class _Work:
         """A job that was never submitted: nothing was paid, and its questions are asked in another."""
         job, reason = running.job, "the batch was never submitted"
         for address in (reserved := set(reserved)):
-            self.asking.store.put_attempt(Attempt(address, job.attempts[address], reason, 0, 0, 0, 0, "", now_utc()))
+            self.asking.store.put_attempt(
+                Attempt(address, job.attempts[address], reason, 0, 0, 0, 0, "", now_exactly())
+            )
         for address, entry in running.waiting.items():
             if address in reserved:
                 self.asking.budget.settle(entry.bound.nusd, entry.bound.tokens, 0, 0)
@@ -218,7 +220,7 @@ class _Work:
         return None
 
     async def _submit(self, cut: "_Cut") -> bool:
-        job = OpenJob(token_hex(16), time_of_job(), {entry.todo.address: entry.attempt for entry in cut.entries})
+        job = OpenJob(token_hex(16), now_exactly(), {entry.todo.address: entry.attempt for entry in cut.entries})
         self.journal.submitting(job)
         for todo, bound, attempt in cut.entries:
             self.asking.store.reserve(Reservation(todo.address, attempt, bound.nusd, bound.tokens, job.at))

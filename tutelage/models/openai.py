@@ -4,6 +4,7 @@ Source: OpenAI API reference, `chat/create` and `completions/create`; OpenRouter
 REST reference (key header and `api-version`).
 """
 
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -25,9 +26,13 @@ _AZURE = re.compile(r"(.+\.)?(azure\.com|azure\.us|azure\.cn)\.?")
 
 def switches(endpoint: Endpoint) -> Mapping[str, Any]:
     """Parameters that every request to this endpoint must carry, whoever asks: OpenRouter's switch, else none."""
-    names = (endpoint.provider, endpoint.route, _host(endpoint))
-    found = [re.fullmatch(r"openrouter|(.+\.)?openrouter\.ai\.?", name.strip().casefold()) for name in names]
-    return DISTILLABLE_ONLY if any(found) else {}
+    return DISTILLABLE_ONLY if _is_openrouter(endpoint.provider, endpoint.route, endpoint.base_url) else {}
+
+
+@functools.lru_cache(maxsize=64)
+def _is_openrouter(provider: str, route: str, base_url: str) -> bool:
+    names = (provider, route, urlsplit(base_url).hostname or "")
+    return any(re.fullmatch(r"openrouter|(.+\.)?openrouter\.ai\.?", name.strip().casefold()) for name in names)
 
 
 class OpenAIDialect:

@@ -1,17 +1,17 @@
 """Asking a teacher about open questions: terms, questions, answers, in a run folder of their own."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from tutelage.canon import canonical, digest_bytes, digest_file
 from tutelage.collect.gathering import (
-    Draw,
     Forms,
     Written,
     draws,
     expected_nusd,
+    noted,
     sayable,
     write_answers,
     write_questions,
@@ -176,12 +176,10 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
                 else f"cost: none ({how.prices.source})"
             )
 
-            def asked() -> Iterator[Draw]:
-                return draws(file, served.endpoint, teacher, sampling, PURPOSE)
-
-            what = f"asking {teacher_name(teacher)}"
-            ask_all(how, (draw.request for draw in asked()), teacher.concurrency, what, total)
-            answered = write_answers(how, asked(), run.folder / "collect")
+            asked = draws(file, served.endpoint, teacher, sampling, PURPOSE)
+            what, note = f"asking {teacher_name(teacher)}", scratch / "asked.jsonl"
+            ask_all(how, noted(asked, note), teacher.concurrency, what, total)
+            answered = write_answers(how, note, run.folder / "collect")
             rows = read_lines(run.folder / OUTPUTS[0])
             commitment = commit_exchanges(run, "collect", (row["address"] for row in rows))
         spent = run.store.spent()

@@ -238,10 +238,17 @@ def code_digest() -> str:
     return f"tutelage {tutelage.__version__} {digest_of(files)}"
 
 
+@functools.cache
 def installed_versions() -> dict[str, str]:
     """Versions of Python and of every installed package that results may depend on."""
     import platform
     from importlib.metadata import distributions
 
-    found = {item.metadata["Name"].lower(): item.version for item in distributions() if item.metadata["Name"]}
+    found = {}
+    for item in distributions():
+        # Only the head of a package's metadata is read: to parse all of them takes a fifth of a second.
+        head = (item.read_text("METADATA") or item.read_text("PKG-INFO") or "").split("\n\n", 1)[0]
+        fields = dict(line.split(": ", 1) for line in head.splitlines() if line.startswith(("Name: ", "Version: ")))
+        if "Name" in fields and "Version" in fields:
+            found[fields["Name"].strip().lower()] = fields["Version"].strip()
     return {"python": platform.python_version(), **dict(sorted(found.items()))}

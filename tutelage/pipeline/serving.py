@@ -10,7 +10,6 @@ from tutelage.canon import digest_file
 from tutelage.config import TeacherTable
 from tutelage.errors import ResourceError
 from tutelage.models.base import Endpoint
-from tutelage.models.gguf import fast_copy
 from tutelage.models.llamacpp import embedded_server
 from tutelage.models.process import ServedProcess
 from tutelage.models.teachers import api_of
@@ -65,6 +64,8 @@ def remote(teacher: TeacherTable) -> Endpoint:
 
 @contextmanager
 def _embedded(teacher: TeacherTable, log: Path) -> Iterator[Served]:
+    from tutelage.models.gguf import fast_copy  # numpy: a tenth of a second that other teachers need not wait
+
     assert teacher.resource is not None
     pinned = resource(teacher.resource)
     source = fetch(pinned)

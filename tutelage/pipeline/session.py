@@ -20,7 +20,6 @@ from tutelage.pipeline.gate import Gate
 from tutelage.pipeline.run import Run
 from tutelage.pipeline.serving import STUDENT_CONCURRENCY, Served
 from tutelage.pipeline.supervision import known_probe, prices_of
-from tutelage.prove.claims import declare, power
 from tutelage.records import NUSD_PER_USD, Claim, Role
 from tutelage.store.store import Store
 
@@ -41,6 +40,8 @@ class Session:
 
     def open(self) -> Claim:
         """Resolved configuration and claim into the log, before anything is asked; a resumed run keeps its claim."""
+        from tutelage.prove.claims import declare, power  # numpy: not for those who only ask
+
         claim = declare(self.config, today())
         core = {**claim.to_json(), "declared_on": ""}
         for entry in self.run.log.statements():

@@ -135,6 +135,10 @@ class Store:
         """Digest of the first exchange stored under that address. Raises `StorageError` when there is none."""
         return self._place(address).digest
 
+    def digests_at(self, addresses: Sequence[str]) -> dict[str, str]:
+        """Digest of the first exchange stored under each of the addresses that have one."""
+        return {address: place.digest for address, place in self._index.find_all(addresses).items()}
+
     def pairs(self, addresses: Iterable[str]) -> Iterator[Pair]:
         """The first exchange under each address with its request, as plain values, in order; segments stay open.
 

@@ -2,13 +2,14 @@
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tutelage.errors import TutelageError
 from tutelage.models.ask import FORM_ATTEMPTS, Asking, Todo, _attempt, _require_logprobs, _tokens, _WithoutForm
 from tutelage.models.base import AskAgain, Refused
 from tutelage.models.batches.base import BatchLine, BatchModel
+from tutelage.models.batches.journal import now_exactly
 from tutelage.models.batches.parts import seconds
 from tutelage.models.exchange import Bound, exchange_of, now_utc, problem_of
 from tutelage.models.prices import BATCH
@@ -83,7 +84,7 @@ class Answers:
     def note(self, entry: Entry, again: AskAgain) -> None:
         """Stores that a question got no usable answer in a job, and settles what was reserved for it."""
         todo, bound, attempt = entry
-        noted = _attempt(self.asking, todo, bound, attempt, again)
+        noted = replace(_attempt(self.asking, todo, bound, attempt, again), ended_at=now_exactly())
         self.asking.store.put_attempt(noted, again.body)
         nusd, tokens = (bound.nusd, bound.tokens) if again.may_be_billed else (noted.nusd, noted.tokens)
         self.asking.budget.settle(bound.nusd, bound.tokens, nusd, tokens)

@@ -25,8 +25,8 @@ def address_of(custom_id: str) -> str:
     return _TAG + custom_id
 
 
-def time_of_job() -> str:
-    """The time as RFC 3339 in UTC, to the microsecond: reservations of two jobs are told apart by it."""
+def now_exactly() -> str:
+    """The time as RFC 3339 in UTC, to the microsecond: what belongs to a job, and what came before, is told by it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
