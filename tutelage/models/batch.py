@@ -60,7 +60,7 @@ async def ask_in_batches(
     work = _Work(asking, batches, _unanswered(asking, requests), pace)
     try:
         work.resume()
-        while not asking.stop and asking.fatal is None:
+        while not asking.is_over:
             await work.submit_what_fits()
             if not work.running:
                 break
@@ -148,14 +148,14 @@ class _Work:
             self.asking.progress.say(f"{len(self.running)} batches of an earlier start are looked for")
 
     def _claim(self, running: _Running, todo: Todo, reserved: dict[str, set[str]], noted: dict[str, set[str]]) -> None:
-        job = running.job
-        entry = Entry(todo, bound_of(todo.request, self.asking.prices), job.attempts[todo.address])
+        job, bound = running.job, bound_of(todo.request, self.asking.prices)
+        entry = Entry(todo, bound, job.attempts[todo.address])
         if todo.address in noted[job.token]:
             running.failed.append((entry, AskAgain("no usable answer in a batch before")))
             return
         running.waiting[todo.address] = entry
         if job.batch_id or todo.address in reserved[job.token]:  # what may be spent is a reservation again
-            budget, bound = self.asking.budget, entry.bound
+            budget = self.asking.budget
             budget.spent_nusd -= min(bound.nusd, budget.spent_nusd)
             budget.spent_tokens -= min(bound.tokens, budget.spent_tokens)
             budget.reserved_nusd += bound.nusd
@@ -165,9 +165,8 @@ class _Work:
         """A job that was never submitted: nothing was paid, and its questions are asked in another."""
         job, reason = running.job, "the batch was never submitted"
         for address in (reserved := set(reserved)):
-            self.asking.store.put_attempt(
-                Attempt(address, job.attempts[address], reason, 0, 0, 0, 0, "", now_exactly())
-            )
+            asked = job.attempts[address]
+            self.asking.store.put_attempt(Attempt(address, asked, reason, 0, 0, 0, 0, "", now_exactly()))
         for address, entry in running.waiting.items():
             if address in reserved:
                 self.asking.budget.settle(entry.bound.nusd, entry.bound.tokens, 0, 0)
@@ -261,7 +260,7 @@ class _Work:
         await _sleep(self.asking, self.wait_s)
         before, wished_s = len(self.running), 0.0
         for running in list(self.running):
-            if self.asking.stop or self.asking.fatal is not None:
+            if self.asking.is_over:
                 return
             try:
                 await self._look_at(running)
@@ -292,9 +291,8 @@ class _Work:
                     f"batch {job.batch_id} of {job.at} is not known: {error.message}",
                     fix="use the key of the account that submitted it: nothing is bought anew while it may be there",
                 ) from error
-            self._close(
-                running, "its answers are no longer kept", BatchState(BatchStatus.ENDED, len(job.attempts), 0), 0
-            )
+            lost = BatchState(BatchStatus.ENDED, len(job.attempts), 0)
+            self._close(running, "its answers are no longer kept", lost, 0)
             return
         self.has_heard = True
         if state.status is BatchStatus.RUNNING:
