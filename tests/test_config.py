@@ -143,3 +143,29 @@ margin = 0.05
     file.write_text("[run\n")
     with pytest.raises(ConfigError, match="not valid TOML"):
         load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"url": "https://api.openai.com./v1"}, "without a dot"),
+        ({"url": "https://\uff41pi.openai.com/v1"}, "ASCII"),
+        ({"url": "https://user:secret@h/v1"}, "user or password"),
+        ({"url": "https://h/v1?key=AIzaSECRETSECRET"}, "'key'"),
+        ({"url": "https://h/v1", "provider": "loopback"}, "loopback"),
+        ({"url": "https://h/v1", "provider": "tutelage"}, "tutelage"),
+        ({"url": "https://h/v1", "api_key_env": "sk-proj-THISISAREALKEY"}, "looks like a key"),
+        ({"url": "https://h/v1", "api_key_env": "AIzaSyTHISISAREALKEY"}, "looks like a key"),
+    ],
+)
+def test_a_teacher_is_named_in_one_spelling_and_without_a_secret(changes: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        validate(RunConfig, {**GOOD, "teacher": {"licence": "mit", **changes}}, "here")
+    assert "SECRET" not in str(caught.value)
+    assert "REALKEY" not in str(caught.value)
+    assert ":secret" not in str(caught.value)
+
+
+def test_azures_query_is_taken() -> None:
+    url = "https://x.openai.azure.com/openai/deployments/d?api-version=2025-01-01"
+    assert validate(RunConfig, {**GOOD, "teacher": {"url": url, "signal": "text"}}, "here").teacher.url == url

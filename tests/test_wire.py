@@ -126,7 +126,7 @@ def test_rounding_above_zero_becomes_zero():
         (with_entry(logprob=None), "expected a number"),
         (with_entry(bytes=[256]), "0 to 255"),
         (with_entry(id=-5), "token id"),
-        (answer()[:-1] + b', "usage": {"prompt_tokens": -1}}', "usage"),
+        (answer(error={"code": 502}), "inside a choice"),
     ],
 )
 def test_bad_answers_are_named(body, says):
@@ -256,3 +256,17 @@ def test_only_wire_errors_leave_parse_chat_request(value):
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     with contextlib.suppress(WireError):
         parse_chat_request(body)
+
+
+@pytest.mark.parametrize(
+    "usage", [b"{}", b'{"prompt_tokens": -1}', b"[]", b'{"prompt_tokens": 1.5, "completion_tokens": 1}']
+)
+def test_an_answer_with_usage_that_cannot_be_read_is_an_answer_still(usage: bytes) -> None:
+    parsed = parse_chat_response(answer()[:-1] + b', "usage": ' + usage + b"}")
+    assert (parsed.usage_reported, parsed.usage) == (False, Usage(0, 0, 0))
+
+
+def test_reasoning_that_stands_beside_the_completion_is_counted() -> None:
+    usage = {"prompt_tokens": 37, "completion_tokens": 5, "total_tokens": 275}
+    body = answer()[:-1] + b', "usage": ' + json.dumps(usage).encode() + b"}"
+    assert parse_chat_response(body).usage == Usage(37, 0, 238)

@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -140,6 +141,38 @@ class PriceTable(Table):
     batch_discount: float | None = Field(default=None, ge=0, le=1)  # share off in the batch API; default: none
 
 
+OWN_NAMES = (
+    "embedded",
+    "loopback",
+    "local",
+    "tutelage",
+    "imported",
+)  # of providers: nobody reached by a URL may take one
+_NAME = re.compile(r"(?!AIza|AKIA|ASIA|hf_|gsk_|gh[opsur]_|github_pat_|sk_|xai_|npm_)[A-Za-z_][A-Za-z0-9_]{0,63}")
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:.]+")
+_IN_QUERY = {"api-version", "deployment", "region"}
+
+
+def require_plain_url(url: str) -> None:
+    """Raises `ValueError` for a URL that is no http(s) address in one spelling, or that carries a secret. The URL is not
+    repeated: it may hold one."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError("url is no web address") from None
+    if parts.scheme not in ("http", "https") or any(character <= " " for character in url):
+        raise ValueError("url must begin with http:// or https:// and hold no spaces")
+    if not _HOST.fullmatch(host):
+        raise ValueError("url must name its host in ASCII, without a dot at its end: its terms are looked up by it")
+    if "@" in parts.netloc:
+        raise ValueError("url carries a user or password; name an environment variable in api_key_env instead")
+    if strangers := set(parse_qs(parts.query, keep_blank_values=True)) - _IN_QUERY:
+        raise ValueError(f"url carries {sorted(strangers)[0]!r}; a key goes into the variable that api_key_env names")
+    if parts.fragment:
+        raise ValueError("url ends in a fragment (#…), which is never sent")
+
+
 class TeacherTable(Table):
     resource: str | None = None  # embedded weights, served here on loopback
     path: str | None = None  # or a Hugging Face folder of your own (safetensors), served here on loopback
@@ -171,10 +204,12 @@ class TeacherTable(Table):
             raise ValueError("say under which licence you hold those weights: teacher.licence")
         if self.batch and self.url is None:
             raise ValueError("batch = true is for a provider's batch API; weights served here have none")
-        if self.url is not None and not self.url.startswith(("http://", "https://")):
-            raise ValueError(f"url {self.url!r} must begin with http:// or https://")
-        if self.url is not None and "@" in self.url.split("/")[2]:
-            raise ValueError("url carries a user or password; name an environment variable in api_key_env instead")
+        if self.url is not None:
+            require_plain_url(self.url)
+            if self.provider in OWN_NAMES:
+                raise ValueError(f"provider {self.provider!r} is for what is served here; url is somebody else's")
+        if self.api_key_env is not None and not _NAME.fullmatch(self.api_key_env):
+            raise ValueError("api_key_env is the NAME of an environment variable, and this looks like a key itself")
         return self
 
 

@@ -100,7 +100,8 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"missing key {path}"
     message = item["msg"].removeprefix("Value error, ")
-    return f"{path} = {item['input']!r:.120}: {message}" if item["loc"] else message
+    shown = "" if path.startswith("teacher") and not path.count(".") else f" = {item['input']!r:.120}"  # may hold a key
+    return f"{path}{shown}: {message}" if item["loc"] else message
 
 
 def _known_keys(kind: type[BaseModel], location: tuple[Any, ...]) -> list[str]:

@@ -3,12 +3,13 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
 
 from tests.loopback import Teacher, problem, serving
-from tutelage.errors import BudgetError, Interrupted, PartialError, SignalError, TeacherError
+from tutelage.errors import BudgetError, ConfigError, Interrupted, PartialError, SignalError, TeacherError
 from tutelage.models import ask as asking_module
 from tutelage.models.ask import Asking
 from tutelage.models.base import Endpoint
@@ -35,7 +36,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         waits.append(seconds)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(asking_module, "_sleep", wait)
+    monkeypatch.setattr(asking_module, "pause", wait)
     monkeypatch.setattr(Throttle, "_pause", lambda self, seconds: None)
     return waits
 
@@ -302,3 +303,129 @@ def test_numbers_are_sent_as_numbers() -> None:
         "model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1, "temperature": 0.0,
         "logprobs": True, "top_logprobs": 20,
     }  # fmt: skip
+
+
+def billing(teacher: Teacher, prompt_tokens: int, completion_tokens: int) -> list[int]:
+    """Lets the teacher count so much for each answer, and keeps what it counted."""
+    billed: list[int] = []
+
+    def fault(number: int, request: web.Request) -> web.Response:
+        billed.append(prompt_tokens + completion_tokens)
+        choice = {"index": 0, "message": {"role": "assistant", "content": "sport"}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        return web.json_response({"model": "m", "choices": [choice], "usage": usage})
+
+    teacher.fault = fault
+    return billed
+
+
+def plain(count: int, **params: object) -> list[Request]:
+    asked = {"max_tokens": 16, **params}
+    return [Request((Message("user", f"q {at}"),), asked, "m", "loopback", "train", 0) for at in range(count)]
+
+
+@pytest.mark.parametrize(("prompt", "completion"), [(3000, 4), (20, 900)])
+def test_an_endpoint_that_counts_more_than_it_could_is_believed_after_one_call(
+    tmp_path: Path, prompt: int, completion: int
+) -> None:
+    """A hidden prompt, a limit that is not kept: the first question goes alone and tells."""
+    teacher = Teacher()
+    billed = billing(teacher, prompt, completion)
+    with serving(teacher), Store(tmp_path) as store:
+        budget = Budget(0, 30_000)
+        with pytest.raises(BudgetError):
+            run(make(teacher, store, budget=budget), plain(200), concurrency=64)
+        assert sum(billed) == budget.spent_tokens <= 30_000
+        assert len(billed) > 5
+
+
+@pytest.mark.parametrize(
+    "extra", ['{"n": 4}', '{"max_completion_tokens": 9000}', '{"generationConfig": {"candidateCount": 2}}']
+)
+def test_what_multiplies_the_bill_is_no_extra(tmp_path: Path, extra: str) -> None:
+    request = Request((Message("user", "x"),), {"max_tokens": 4}, "m", "loopback", "train", 0, extra=extra)
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        with pytest.raises(ConfigError, match="more than what is set aside"):
+            run(make(teacher, store), [request])
+        assert teacher.asked == 0
+
+
+def test_being_asked_to_wait_is_no_failure_however_often(tmp_path: Path) -> None:
+    """`Retry-After: 0` for longer than there are attempts."""
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(429, {"Retry-After": "0"}) if number < 30 else None
+    with serving(teacher), Store(tmp_path) as store:
+        asking = make(teacher, store, attempts=2)
+        run(asking, plain(3))
+        assert (asking.answered, asking.failures) == (3, [])
+
+
+def test_rows_that_are_too_long_say_nothing_of_the_endpoint(tmp_path: Path) -> None:
+    long = [
+        Request((Message("user", "x" * 9000 + str(at)),), {"max_tokens": 4}, "m", "loopback", "train", 0)
+        for at in range(12)
+    ]
+    with serving(Teacher()) as teacher, Store(tmp_path) as store:
+        asking = make(teacher, store, window_tokens=1000)
+        with pytest.raises(PartialError, match="12 of 17"):
+            run(asking, [*long, *plain(5)])
+        assert (asking.answered, teacher.asked, len(asking.refusals)) == (5, 5, 12)
+
+
+def test_one_forbidden_question_is_one_question(tmp_path: Path) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(403) if number == 5 else None
+    with serving(teacher), Store(tmp_path) as store:
+        asking = make(teacher, store)
+        run(asking, plain(60))
+        assert (asking.answered, len(asking.refusals)) == (59, 1)
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(403)
+    with serving(teacher), Store(tmp_path / "two") as store, pytest.raises(TeacherError, match="HTTP 403"):
+        run(make(teacher, store), plain(60))
+    assert teacher.asked == 1
+
+
+@pytest.mark.parametrize(("status", "is_open"), [(504, True), (502, True), (500, False), (503, False), (429, False)])
+def test_what_a_gateway_gave_up_on_may_have_been_charged(tmp_path: Path, status: int, is_open: bool) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: problem(status) if number == 2 else None
+    with serving(teacher), Store(tmp_path) as store:
+        run(make(teacher, store), plain(4), concurrency=1)
+        spent = store.spent()
+    assert (spent.unresolved_tokens > 0) is is_open
+    assert spent.settled_tokens == 4 * 8
+
+
+def test_an_answer_that_is_too_large_may_have_been_charged_and_stops_nobody(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tutelage.models.http.MAX_BODY_BYTES", 2000)
+    teacher = Teacher()
+    big = {"model": "m", "choices": [{"message": {"content": "x" * 5000}, "finish_reason": "stop"}]}
+    teacher.fault = lambda number, request: web.json_response(big) if number == 3 else None
+    with serving(teacher), Store(tmp_path) as store:
+        asking = make(teacher, store)
+        run(asking, plain(60))
+        assert (asking.answered, len(asking.refusals)) == (59, 1)
+        assert store.spent().unresolved_tokens > 0
+
+
+def test_a_choice_that_failed_behind_a_200_is_asked_again(tmp_path: Path) -> None:
+    teacher = Teacher()
+    failed = {"index": 0, "message": {"content": ""}, "finish_reason": "error"}
+    teacher.fault = lambda number, request: (
+        web.json_response({"model": "m", "choices": [failed]}) if number == 2 else None
+    )
+    with serving(teacher), Store(tmp_path) as store:
+        run(make(teacher, store), plain(4))
+        assert teacher.asked == 5
+        assert {store.get(request.digest).answer for request in plain(4)} == {"sport"}
+
+
+def test_no_netrc_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("default login bob password hunter2secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr("tutelage.hosts.is_loopback", lambda host: False)
+    monkeypatch.setenv("no_proxy", "*")
+    with serving(Teacher()) as teacher, Store(tmp_path / "store") as store:
+        run(make(teacher, store), plain(2))
+        assert all("Authorization" not in headers for headers in teacher.headers)

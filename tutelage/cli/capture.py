@@ -17,6 +17,7 @@ def capture(
     redact_pattern: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     dry_run: Annotated[bool, Parameter(negative="")] = False,
     opt_out_header: str = "x-tutelage-opt-out",
+    record_encodings: Annotated[bool, Parameter(negative="")] = False,
     purpose: str = "capture",
 ) -> int:
     """Pass production calls through to a provider unchanged, and record questions and answers, redacted. Stop with Ctrl-C.
@@ -42,6 +43,8 @@ def capture(
         Pass on, count and show what would be redacted, and write nothing.
     opt_out_header
         Calls with this header are not recorded; it is not passed on.
+    record_encodings
+        Ask the provider only for encodings that can be recorded here, whatever else the caller takes.
     purpose
         A name for what is recorded, to tell it from other captures.
     """
@@ -59,6 +62,7 @@ def capture(
             sample=sample,
             patterns=Patterns.of_options(redact, redact_pattern),
             opt_out_header=opt_out_header,
+            record_encodings=record_encodings,
             purpose=purpose,
             on_listening=lambda real: print(
                 f"passing http://{host}:{real} on to {upstream}, "

@@ -30,6 +30,10 @@ def export_(folder: Path, *, out: Path, form: Literal["prompt-completion", "mess
     left = [f"{done.held_out:,} kept for the proof"] if done.held_out else []
     left += [f"{done.completions:,} plain completions"] if done.completions else []
     print(f"{out}: {done.rows:,} answers" + (f"; left out: {', '.join(left)}" if left else ""))
+    if done.unchecked:
+        print(
+            f"  no terms were checked for {done.unchecked:,} of them, captured or imported: metadata.terms is empty there"
+        )
     return 0
 
 
@@ -59,12 +63,13 @@ def import_(
     bad_rows
         "skip" leaves bad rows out; "stop" stores nothing while there are any.
     """
+    from tutelage.collect.draws import alone
     from tutelage.collect.importing import Declared, import_file
     from tutelage.redact import Secrets
     from tutelage.store.store import Store
 
     declared, secrets = Declared(model, provider, licence), Secrets.of_environment()
-    with Store(out / "store") as store:
+    with alone(out), Store(out / "store") as store:
         done = import_file(file, store, declared, secrets, bad_rows=bad_rows)
     known = f", {done.known:,} were there already" if done.known else ""
     bad = f", {len(done.bad):,} bad rows skipped (the first at line {done.bad[0].line})" if done.bad else ""

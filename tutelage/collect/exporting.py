@@ -25,11 +25,12 @@ _BATCH_ROWS, _BATCH_BYTES = 4096, 32 << 20  # of a Parquet row group, whichever 
 
 class Exported(NamedTuple):
     """How many rows were written; left out were answers to `held_out` questions, kept for a proof, and `completions` of
-    plain text, which have no messages."""
+    plain text, which have no messages. For `unchecked` of the rows no terms were checked when they came."""
 
     rows: int
     held_out: int
     completions: int
+    unchecked: int
 
 
 def export(
@@ -56,7 +57,7 @@ def export(
             raise DataError(
                 f"{store.folder} has no answer to export", fix="give a run folder whose teacher has answered something"
             )
-    return Exported(counts["rows"], counts["held_out"], counts["completions"])
+    return Exported(counts["rows"], counts["held_out"], counts["completions"], counts["unchecked"])
 
 
 def _first_answers(store: Store) -> Iterator[Pair]:
@@ -83,6 +84,7 @@ def _rows(pairs: Iterable[Pair], form: Form, counts: Counter[str]) -> Iterator[d
             counts["completions"] += 1
         else:
             counts["rows"] += 1
+            counts["unchecked"] += not pair.exchange["terms_digest"]
             yield row_of(pair, form)
 
 
@@ -109,6 +111,7 @@ def row_of(pair: Pair, form: Form) -> dict[str, Any]:
         "finish_reason": exchange["finish_reason"],
         "cost_usd": usd(exchange["price"]["cost_nusd"]),
         "licence": model["licence"],
+        "terms": exchange["terms_digest"],
         "origin": exchange["origin"],
         "asked_at": exchange["asked_at"],
     }
@@ -151,8 +154,8 @@ def _schema(pyarrow: Any, form: Form) -> Any:
     ]
     message = pyarrow.struct([*asked, ("reasoning", text)])
     names = ("messages",) if form == "messages" else ("prompt", "completion")
-    keys = ("model", "provider", "address", "exchange", "finish_reason", "cost_usd", "licence", "origin", "asked_at")
-    metadata = pyarrow.struct([*((key, text) for key in keys), ("draw", pyarrow.int64())])
+    keys = ("model", "provider", "address", "exchange", "finish_reason", "cost_usd", "licence", "terms", "origin")
+    metadata = pyarrow.struct([*((key, text) for key in (*keys, "asked_at")), ("draw", pyarrow.int64())])
     columns = [(name, pyarrow.list_(message)) for name in names]
     return pyarrow.schema([*columns, ("tools", text), ("schema", text), ("metadata", metadata)])
 

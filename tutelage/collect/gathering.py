@@ -157,3 +157,14 @@ def write_answers(asking: Asking, note: Path, out: Path) -> int:
     write_lines(out / "exchanges.jsonl", rows())
     write_lines(out / "refused.jsonl", refused)
     return answered
+
+
+def write_unanswered(asking: Asking, note: Path, out: Path) -> int:
+    """Names the draws that failed or were refused in a try that ended early, and why; returns how many."""
+    reasons = {failure.request_digest: failure.reason for failure in (*asking.refusals, *asking.failures)}
+    if not reasons or not note.exists():
+        return 0
+    with note.open("rb") as file:
+        rows = [row for line in file if (row := orjson.loads(line))["address"] in reasons]
+    write_lines(out, ({**row, "reason": reasons[row["address"]]} for row in rows))
+    return len(rows)

@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from tutelage.canon import MAX_INTEGER, digest_bytes
+from tutelage.canon import digest_bytes
+from tutelage.collect.draws import MAX_DRAW, Draws
 from tutelage.collect.questions import (
     UnusableRow,
     conversation_of,
@@ -82,13 +83,14 @@ def import_file(
         raise listed(path, checked.bad, checked.rows, "mend those lines, or go on without them: --bad-rows skip")
     if not usable:
         raise DataError(f"{path} has no row", fix="give a file with questions and answers; see docs/exchanges.md")
-    found = Imported()
+    found, draws = Imported(), Draws(store)
     for answer in _answers(path, form, declared, secrets, found):
-        request = _free_draw(store, answer)
+        exchange = _exchange(answer)
+        request = draws.place(answer.request, exchange)
         if request is None:
             found.known += 1
         else:
-            store.put(request, _exchange(request, answer), answer.body)
+            store.put(request, replace(exchange, request_digest=request.digest), answer.body)
             found.added += 1
     return found
 
@@ -117,10 +119,12 @@ def answer_of(row: Row, declared: Declared, secrets: Secrets) -> Answer:
         raise UnusableRow("the answer is empty")
     told = fields.get("metadata") if isinstance(fields.get("metadata"), dict) else {}
     model, draw, finish = _model(fields, told, declared), told.get("draw"), told.get("finish_reason")
-    is_draw = type(draw) is int and 0 <= draw <= MAX_INTEGER
+    draw = draw if type(draw) is int else 0
+    if not 0 <= draw <= MAX_DRAW:
+        raise UnusableRow(f"metadata.draw is {draw}, not from 0 to {MAX_DRAW}")
     request = Request(
         with_system(tuple(asked), fields.get("system"), ""), {}, model.model_asked, ROUTE, PURPOSE,
-        draw if is_draw else 0, tools_of(fields), schema_of(fields),
+        draw, tools_of(fields), schema_of(fields),
     )  # fmt: skip
     finish = one_line(finish) if isinstance(finish, str) else ""
     return Answer(request, said.content, reasoning, said.tool_calls, finish, model, body)
@@ -167,21 +171,10 @@ def _model(fields: dict[str, Any], told: dict[str, Any], declared: Declared) -> 
     return ModelId(named["provider"], ROUTE, named["model"], "", "", "", "", "", "", named["licence"])
 
 
-def _free_draw(store: Store, answer: Answer) -> Request | None:
-    """The request under the first draw that has no answer yet; None when one before it has this very answer."""
-    request = answer.request
-    while store.has(address := request.digest):
-        stored = store.get(address)
-        if (stored.answer, stored.reasoning, stored.tool_calls) == (answer.text, answer.reasoning, answer.tool_calls):
-            return None
-        request = replace(request, draw=request.draw + 1)
-    return request
-
-
-def _exchange(request: Request, answer: Answer) -> Exchange:
+def _exchange(answer: Answer) -> Exchange:
     """`asked_at` is when it was imported: when it was asked, nobody knows."""
     return Exchange(
-        request_digest=request.digest,
+        request_digest="",  # known when its draw is
         model=answer.model,
         answer=answer.text,
         reasoning=answer.reasoning,

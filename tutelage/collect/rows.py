@@ -129,21 +129,31 @@ def _table(path: Path, form: FileFormat) -> Iterator[Row]:
             except StopIteration:
                 return
             except csv.Error as error:
+                if not columns:
+                    raise _no_header(path, f"is not {form.upper()}: {error}") from None
                 yield Row(reader.line_num, {}, b"", f"not {form.upper()}: {error}")
                 continue
             if not values:
                 continue
             if not columns:
+                if not all(map(_is_unicode, values)):
+                    raise _no_header(path, "is not UTF-8")
                 columns = values
                 continue
             problem = ""
             if len(values) != len(columns):
                 problem = f"{len(values)} columns instead of {len(columns)}"
-            elif any(
-                "\udc80" <= character <= "\udcff" for value in values if not value.isascii() for character in value
-            ):
+            elif not all(map(_is_unicode, values)):
                 problem = "not UTF-8"
             yield Row(reader.line_num, dict(zip(columns, values, strict=False)), b"", problem)
+
+
+def _is_unicode(value: str) -> bool:
+    return value.isascii() or not any("\udc80" <= character <= "\udcff" for character in value)
+
+
+def _no_header(path: Path, problem: str) -> DataError:
+    return DataError(f"the header of {path}, its names of columns, {problem}", fix="mend its first line")
 
 
 def _parquet(path: Path) -> Iterator[Row]:

@@ -980,8 +980,11 @@ class _Checker:
 
     @property
     def is_collection(self) -> bool:
-        """Whether answers to open questions alone were made: there is no student to state anything of."""
-        return {entry["stage"] for entry in self.entries} <= {"run", "terms", "questions", "probe", "collect"} != set()
+        """Whether answers to open questions alone were made: no claim was opened, and there is no student to state anything
+        of."""
+        claims = [entry for entry in self.entries if entry["kind"] == "opened" and "claim" in entry["facts"]]
+        stages = {entry["stage"] for entry in self.entries}
+        return "questions" in stages and not claims and stages <= {"run", "terms", "questions", "collect"}
 
     def outputs(self) -> None:
         """Every file named by the latest statement that wrote it, and nothing beside them."""

@@ -6,6 +6,7 @@ call may cost is in the store before it is made, so that a killed process leaves
 
 import asyncio
 import itertools
+import math
 import random
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -16,8 +17,8 @@ from tutelage.canon import digest_bytes
 from tutelage.errors import BudgetError, Interrupted, PartialError, SignalError, TeacherError, TutelageError
 from tutelage.models.base import AskAgain, Model, Refused, Reply
 from tutelage.models.budget import Budget
-from tutelage.models.exchange import Bound, Terms, bound_of, exchange_of, now_utc, problem_of
-from tutelage.models.limits import backoff_s
+from tutelage.models.exchange import NOTHING_BEYOND, Beyond, Bound, Terms, bound_of, exchange_of, now_utc, problem_of
+from tutelage.models.limits import LONGEST_WAIT_S, backoff_s
 from tutelage.models.prices import PriceList
 from tutelage.models.throttle import Outcome, OutcomeKind, Throttle
 from tutelage.progress import Progress, Stop
@@ -27,6 +28,7 @@ from tutelage.store.store import Store
 REFUSED_SHARE = 0.02  # a few questions that an endpoint will not take are left out; more is no accident
 CONNECT_ATTEMPTS = 3  # for the very first question: an unreachable endpoint is told in seconds, not in minutes
 ROW_OF_FAILURES = 8  # so many questions in a row without an answer, each after every attempt, end the asking
+THROTTLED_AT_MOST_S = 900.0  # after so long without anything but "slow down", a question is given up
 FORM_ATTEMPTS = 2  # for an answer that must have a form: a second draw may have it, a tenth is money burnt
 _LOOKED_UP = 500  # addresses looked up at once
 _LEAST_BYTES_A_TOKEN = 8  # text longer than this times the model's limit is over it by any tokenizer's measure
@@ -54,6 +56,8 @@ class Asking:
     fatal: TutelageError | None = None
     row_of_failures: int = 0
     without_form: int = 0
+    unsent: int = 0  # refused by us: too long for the model
+    beyond: Beyond = NOTHING_BEYOND
     silence_told: bool = False
 
     @property
@@ -94,16 +98,17 @@ async def ask(
     """
     total = len(requests) if isinstance(requests, Sized) else total or 0
     asking.progress.begin(what, total)
-    queue = _unanswered(asking, requests)
+    queue = unanswered(asking, requests)
     try:
         # The first question goes alone: it shows whether the endpoint is there, and fills a prompt cache. Refused, it may
         # be one of the few; three of them say that the endpoint takes no such questions.
-        for todo in itertools.islice(queue, CONNECT_ATTEMPTS):
+        for todo in queue:
             await _worker(asking, iter([todo]), CONNECT_ATTEMPTS)
-            if asking.answered or asking.failures or asking.fatal is not None or asking.stop:
+            refused = len(asking.refusals) - asking.unsent
+            if asking.answered or asking.failures or asking.is_over or refused >= CONNECT_ATTEMPTS:
                 break
         is_silent = not asking.answered and not asking.without_form
-        if is_silent and (asking.failures or asking.refusals) and asking.fatal is None:
+        if is_silent and (asking.failures or len(asking.refusals) > asking.unsent) and asking.fatal is None:
             asking.fatal = _unreachable(asking)
         if not asking.is_over:
             workers = min(concurrency, total or concurrency)
@@ -111,19 +116,20 @@ async def ask(
     finally:
         asking.store.sync()
         asking.progress.end()
-    _raise_outcome(asking, total)
+    raise_outcome(asking, total)
 
 
-def _unanswered(asking: Asking, requests: Iterable[Request]) -> Iterator[Todo]:
+def unanswered(asking: Asking, requests: Iterable[Request]) -> Iterator[Todo]:
     """What the store does not have, each once: the same question twice is one question."""
-    seen: set[str] = set()
+    seen: set[bytes] = set()  # half of each digest: enough to tell millions apart
     stream = iter(requests)
     while chunk := [Todo(request.digest, request) for request in itertools.islice(stream, _LOOKED_UP)]:
         known = asking.store.known([todo.address for todo in chunk])
         for todo in chunk:
-            if todo.address in seen:
+            mark = bytes.fromhex(todo.address[7:39])
+            if mark in seen:
                 continue
-            seen.add(todo.address)
+            seen.add(mark)
             if todo.address in known:
                 asking.reused += 1
                 asking.progress.kept()
@@ -141,44 +147,51 @@ async def _worker(asking: Asking, queue: Iterator[Todo], attempts: int) -> None:
             asking.fatal = asking.fatal or error
 
 
-async def _ask_one(asking: Asking, todo: Todo, attempts: int) -> None:
-    bound, over = bound_of(todo.request, asking.prices), _Over(asking)
-    if (reason := _too_long(asking, todo.request)) is not None:
-        _give_up(asking, todo, Refused(reason), 0)
+async def _ask_one(asking: Asking, todo: Todo, tries: int) -> None:
+    over = _Over(asking)
+    if (reason := too_long(asking, todo.request)) is not None:
+        asking.unsent += 1
+        _name(asking, Failure(todo.address, reason, 0, now_utc(), refused=True))
         return
-    for attempt in range(1, attempts + 1):
+    failed = attempt = 0
+    throttled_from = math.inf
+    while True:
+        attempt += 1
+        bound = bound_of(todo.request, asking.prices, asking.beyond)
         if not (ticket := await asking.throttle.enter(bound.tokens, over)):
             if asking.throttle.gave_up is not None:
                 raise _unreachable(asking, asking.throttle.gave_up)
             return
-        outcome = Outcome(OutcomeKind.FAILED, 0, None, {})
+        outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
         try:
             if over or not await asking.budget.reserve_or_wait(bound.nusd, bound.tokens, over):
-                outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
                 return
             reply = await _call(asking, todo, bound, attempt)
-            outcome = Outcome(OutcomeKind.ANSWERED, _tokens(reply.answer.usage), None, reply.headers)
+            outcome = Outcome(OutcomeKind.ANSWERED, tokens_of(reply.answer.usage), None, reply.headers)
             return
         except Refused as refused:
-            outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
             _give_up(asking, todo, refused, attempt)
             return
         except AskAgain as again:
             kind = OutcomeKind.THROTTLED if again.throttled else OutcomeKind.FAILED
             if again.usage is not None:  # it answered, if nothing of use: the endpoint is there
                 kind = OutcomeKind.ANSWERED
-            outcome = Outcome(kind, 0 if again.usage is None else _tokens(again.usage), again.wait_s, again.headers)
-            if attempt == attempts or (isinstance(again, _WithoutForm) and attempt >= FORM_ATTEMPTS):
+            outcome = Outcome(kind, tokens_of(again.usage or Usage(0, 0, 0)), again.wait_s, again.headers)
+            now = time.monotonic()
+            if again.throttled:  # to be asked to wait is no failure, however often, for a time
+                throttled_from = min(throttled_from, now)
+            else:
+                failed += 1
+            is_enough = failed >= tries or (isinstance(again, WithoutForm) and failed >= FORM_ATTEMPTS)
+            if is_enough or now - throttled_from > THROTTLED_AT_MOST_S:
                 _give_up(asking, todo, again, attempt)
                 return
             _tell_of_silence(asking, again.reason)
-            wait_s = backoff_s(attempt, again.wait_s, random.Random(f"{asking.seed}:{todo.address}:{attempt}"))
-        except BudgetError:
-            outcome = Outcome(OutcomeKind.REFUSED, 0, None, {})
-            raise
+            jitter = random.Random(f"{asking.seed}:{todo.address}:{attempt}")
+            wait_s = max(again.wait_s or 0.0, backoff_s(attempt, None, jitter))
         finally:
             asking.throttle.leave(ticket, bound.tokens, outcome)
-        await _sleep(asking, wait_s)
+        await pause(asking, min(wait_s, LONGEST_WAIT_S))
 
 
 def _tell_of_silence(asking: Asking, reason: str) -> None:
@@ -188,7 +201,7 @@ def _tell_of_silence(asking: Asking, reason: str) -> None:
     asking.silence_told = asking.throttle.is_open
 
 
-class _WithoutForm(AskAgain):
+class WithoutForm(AskAgain):
     """An answer that does not have the form it was asked in."""
 
 
@@ -201,9 +214,10 @@ async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply
     try:
         reply = await asking.model.complete(todo.request)
         settled, unresolved = reply.answer.usage, not reply.answer.usage_reported
-        _require_logprobs(todo.request, reply, asking)
+        _learn(asking, bound, settled)
+        require_logprobs(todo.request, reply, asking)
         if problem := problem_of(todo.request, reply):
-            raise _WithoutForm(problem, usage=settled, may_be_billed=unresolved, body=reply.body)
+            raise WithoutForm(problem, usage=settled, may_be_billed=unresolved, body=reply.body)
         took_ms = round(1000 * (time.monotonic() - began))
         exchange = exchange_of(
             todo.request,
@@ -218,7 +232,7 @@ async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply
         )
         nusd = exchange.price.cost_nusd
         untold = AskAgain("the answer does not say its usage", may_be_billed=True)
-        note = _attempt(asking, todo, bound, 0, untold) if unresolved and not asking.is_free else None
+        note = attempt_of(asking, todo, bound, 0, untold) if unresolved and not asking.is_free else None
         asking.store.put(todo.request, exchange, reply.body, note)
     except AskAgain as again:
         settled, unresolved = again.usage or settled, again.may_be_billed
@@ -226,12 +240,13 @@ async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply
         _note(asking, todo, bound, attempt, again)
         raise
     except (Refused, TeacherError, SignalError) as error:
+        unresolved = unresolved or getattr(error, "may_be_billed", False)
         nusd = asking.prices.of(settled).cost_nusd
         again = AskAgain(str(error), usage=settled, may_be_billed=unresolved, body=getattr(error, "body", b""))
         _note(asking, todo, bound, attempt, again)
         raise
     finally:
-        tokens = bound.tokens if unresolved else _tokens(settled)
+        tokens = bound.tokens if unresolved else tokens_of(settled)
         asking.budget.settle(bound.nusd, bound.tokens, bound.nusd if unresolved else nusd, tokens)
     asking.answered += 1
     asking.row_of_failures = 0
@@ -239,20 +254,36 @@ async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply
     return reply
 
 
+def _learn(asking: Asking, bound: Bound, usage: Usage) -> None:
+    """An endpoint that counted more than it could is believed from then on, and a person is told once."""
+    prompt, completion = usage.prompt_tokens - bound.prompt_tokens, usage.completion_tokens - bound.completion_tokens
+    if prompt <= 0 and completion <= 0:
+        return
+    if asking.beyond == NOTHING_BEYOND:
+        what = (
+            f"{usage.prompt_tokens} tokens of a prompt of at most {bound.prompt_tokens}"
+            if prompt > 0
+            else (f"{usage.completion_tokens} tokens of an answer where max_tokens was {bound.completion_tokens}")
+        )
+        asking.progress.say(f"the endpoint counted {what}: more is set aside for each call from now on")
+    seen = asking.beyond
+    asking.beyond = Beyond(seen.prompt_tokens + max(0, prompt), seen.completion_tokens + max(0, completion))
+
+
 def _note(asking: Asking, todo: Todo, bound: Bound, attempt: int, again: AskAgain) -> None:
     """Stores an attempt without a usable answer, and what came instead."""
     if not asking.is_free:
-        asking.store.put_attempt(_attempt(asking, todo, bound, attempt, again), again.body)
+        asking.store.put_attempt(attempt_of(asking, todo, bound, attempt, again), again.body)
 
 
-def _attempt(asking: Asking, todo: Todo, bound: Bound, attempt: int, again: AskAgain) -> Attempt:
+def attempt_of(asking: Asking, todo: Todo, bound: Bound, attempt: int, again: AskAgain) -> Attempt:
     usage, may = again.usage or Usage(0, 0, 0), again.may_be_billed
     return Attempt(
         request_digest=todo.address,
         attempt=attempt,
         reason=again.reason,
         nusd=asking.prices.of(usage).cost_nusd,
-        tokens=_tokens(usage),
+        tokens=tokens_of(usage),
         open_nusd=bound.nusd if may else 0,
         open_tokens=bound.tokens if may else 0,
         raw_body_digest=digest_bytes(again.body) if again.body else "",
@@ -260,13 +291,16 @@ def _attempt(asking: Asking, todo: Todo, bound: Bound, attempt: int, again: AskA
     )
 
 
+def _name(asking: Asking, failure: Failure) -> None:
+    asking.store.put_failure(failure)
+    (asking.refusals if failure.refused else asking.failures).append(failure)
+
+
 def _give_up(asking: Asking, todo: Todo, why: AskAgain | Refused, attempts: int) -> None:
     """The question goes without an answer. Raises `TeacherError` or `SignalError` when that is the rule."""
     is_refused = isinstance(why, Refused)
-    failure = Failure(todo.address, why.reason, attempts, now_utc(), is_refused)
-    asking.store.put_failure(failure)
-    (asking.refusals if is_refused else asking.failures).append(failure)
-    if isinstance(why, _WithoutForm):
+    _name(asking, Failure(todo.address, why.reason, attempts, now_utc(), is_refused))
+    if isinstance(why, WithoutForm):
         asking.without_form += 1
         if asking.without_form >= ROW_OF_FAILURES and not asking.answered:
             raise SignalError(
@@ -279,7 +313,7 @@ def _give_up(asking: Asking, todo: Todo, why: AskAgain | Refused, attempts: int)
         raise _unreachable(asking)
 
 
-def _too_long(asking: Asking, request: Request) -> str | None:
+def too_long(asking: Asking, request: Request) -> str | None:
     """Told before it is sent, where the model's limit is known and the text is over it by any tokenizer's measure."""
     if asking.window_tokens is None:
         return None
@@ -293,11 +327,11 @@ def _too_long(asking: Asking, request: Request) -> str | None:
     )
 
 
-def _tokens(usage: Usage) -> int:
+def tokens_of(usage: Usage) -> int:
     return usage.prompt_tokens + usage.completion_tokens
 
 
-def _require_logprobs(request: Request, reply: Reply, asking: Asking) -> None:
+def require_logprobs(request: Request, reply: Reply, asking: Asking) -> None:
     """An endpoint that ignores `logprobs` is told of after one question, not after ten thousand."""
     finished = reply.answer.finish_reason in ("stop", "length")
     if request.params.get("logprobs") and finished and not reply.answer.positions:
@@ -307,7 +341,7 @@ def _require_logprobs(request: Request, reply: Reply, asking: Asking) -> None:
         )
 
 
-async def _sleep(asking: Asking, seconds: float) -> None:
+async def pause(asking: Asking, seconds: float) -> None:
     """Sleeps in short steps, so that Ctrl-C is heard."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0 and not asking.is_over:
@@ -323,7 +357,7 @@ def _unreachable(asking: Asking, reason: str = "") -> TeacherError:
     )
 
 
-def _raise_outcome(asking: Asking, total: int) -> None:
+def raise_outcome(asking: Asking, total: int) -> None:
     if asking.fatal is not None:
         if isinstance(asking.fatal, BudgetError):
             asking.progress.say(f"budget reached after {asking.reused + asking.answered} of {total} answers")

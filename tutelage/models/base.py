@@ -107,9 +107,11 @@ class AskAgain(Exception):
 
 
 class Refused(Exception):
-    """The endpoint will not answer this question, whatever others it answers: too long, or against its policy."""
+    """The endpoint will not answer this question, whatever others it answers: too long, or against its policy.
+    `may_be_billed`: its answer cannot be used, and may have been charged for."""
 
-    def __init__(self, reason: str, body: bytes = b"") -> None:
+    def __init__(self, reason: str, body: bytes = b"", *, may_be_billed: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.body = body
+        self.may_be_billed = may_be_billed

@@ -18,10 +18,10 @@ from tutelage.models.ask import (
     ROW_OF_FAILURES,
     Asking,
     Todo,
-    _raise_outcome,
-    _sleep,
-    _too_long,
-    _unanswered,
+    pause,
+    raise_outcome,
+    too_long,
+    unanswered,
 )
 from tutelage.models.base import AskAgain, Refused
 from tutelage.models.batches.answers import Answers, Entry
@@ -57,7 +57,7 @@ async def ask_in_batches(
     """
     total = len(requests) if isinstance(requests, Sized) else total or 0
     asking.progress.begin(what, total)
-    work = _Work(asking, batches, _unanswered(asking, requests), pace)
+    work = _Work(asking, batches, unanswered(asking, requests), pace)
     try:
         work.resume()
         while not asking.is_over:
@@ -73,7 +73,7 @@ async def ask_in_batches(
     if work.running:
         ids = ", ".join(running.job.batch_id or "one not yet confirmed" for running in work.running)
         asking.progress.say(f"still at the provider: {ids}; run the same command again to read the answers")
-    _raise_outcome(asking, total)
+    raise_outcome(asking, total)
 
 
 @dataclass(slots=True)
@@ -142,7 +142,7 @@ class _Work:
                 age_s = max(0.0, time.time() - seconds(job.at))
                 running.absent_from = time.monotonic() + max(0.0, self.pace.settles_s - age_s)
                 self.running.append(running)
-            elif job.batch_id:
+            else:  # every question of it has an answer, or is noted to have none
                 self._end(running, "", {})
         if self.running:
             self.asking.progress.say(f"{len(self.running)} batches of an earlier start are looked for")
@@ -213,7 +213,7 @@ class _Work:
             return self.queue.popleft()
         for todo in self.source:
             entry = Entry(todo, bound_of(todo.request, self.asking.prices), 1)
-            if (reason := _too_long(self.asking, todo.request)) is None:
+            if (reason := too_long(self.asking, todo.request)) is None:
                 return entry
             self.answers.give_up(entry._replace(attempt=0), Refused(reason))
         return None
@@ -257,7 +257,7 @@ class _Work:
 
     async def look(self) -> None:
         """Waits, then looks at every job once."""
-        await _sleep(self.asking, self.wait_s)
+        await pause(self.asking, self.wait_s)
         before, wished_s = len(self.running), 0.0
         for running in list(self.running):
             if self.asking.is_over:

@@ -15,6 +15,16 @@ import orjson
 from tutelage.errors import ConfigError
 from tutelage.records import Message, Request
 
+_MONEY = "it could cost more than what is set aside for a call"
+_SAID = "it has a place of its own in the run file"
+_NOT_EXTRA = {
+    **dict.fromkeys(
+        ("n", "best_of", "candidateCount", "max_completion_tokens", "maxOutputTokens", "max_output_tokens", "service_tier",
+         "models", "plugins", "cache_control", "cachedContent", "web_search_options", "functions", "system",
+         "systemInstruction", "mcp_servers", "container"), _MONEY),
+    **dict.fromkeys(("messages", "contents", "prompt", "model", "tools", "max_tokens"), _SAID),
+    "stream": "answers are read whole",
+}  # fmt: skip
 _MARGIN = 16  # levels of nesting that bodies put around what users wrote
 
 
@@ -146,8 +156,10 @@ def with_extra(body: dict[str, Any], extra: str) -> dict[str, Any]:
     fields = loaded_once(extra, "sampling.extra")
     if not isinstance(fields, dict):
         _stop(f"sampling.extra is {_shown(fields)}, not an object", "give a table of fields")
-    if fields.get("stream"):
-        _stop("sampling.extra asks for a stream", "leave out stream: answers are read whole")
+    inner = fields.get("generationConfig")
+    for name in (*fields, *(inner if isinstance(inner, dict) else ())):
+        if name in _NOT_EXTRA:
+            _stop(f"sampling.extra says {name!r}: {_NOT_EXTRA[name]}", f"take {name} out of sampling.extra")
     return _joined(body, fields, "")
 
 

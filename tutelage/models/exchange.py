@@ -40,16 +40,27 @@ def now_utc() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def bound_of(request: Request, prices: PriceList) -> Bound:
+class Beyond(NamedTuple):
+    """Tokens by which an endpoint counted more than a request could take: a system prompt of its own, a limit that it does
+    not keep. What was seen once is added to every later bound."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+NOTHING_BEYOND = Beyond()
+
+
+def bound_of(request: Request, prices: PriceList, beyond: Beyond = NOTHING_BEYOND) -> Bound:
     """What a request can take at most. It must say `max_tokens`: an answer without a limit has no bound."""
-    prompt = _TEMPLATE_TOKENS
+    prompt = _TEMPLATE_TOKENS + beyond.prompt_tokens + len(request.extra.encode())
     for message in request.messages:
         prompt += len(message.content.encode()) + _MESSAGE_TOKENS
         for call in message.tool_calls:
             prompt += len(str(call).encode()) + _MESSAGE_TOKENS
     if request.tools or request.schema:
         prompt += len(request.tools.encode()) + len(request.schema.encode()) + _TOOLS_TOKENS
-    completion = int(request.params["max_tokens"])
+    completion = int(request.params["max_tokens"]) + beyond.completion_tokens
     return Bound(prompt, completion, prices.bound_nusd(prompt, completion))
 
 

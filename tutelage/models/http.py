@@ -9,13 +9,13 @@ import re
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 from yarl import URL
 
 from tutelage.errors import TeacherError
+from tutelage.hosts import outgoing_proxy
 from tutelage.models.base import AskAgain, Dialect, Endpoint, Refused, Reply
 from tutelage.models.limits import retry_after_s
 from tutelage.models.openai import switches
@@ -25,6 +25,9 @@ from tutelage.wire.values import WireError
 
 MAX_BODY_BYTES = 32 << 20
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
+_MAYBE_ANSWERED = {408, 502, 504, 520, 522, 524}  # from a gateway: the model behind it may have answered, and charged
+_FINISHED = ("stop", "length", "tool_calls", "content_filter", "function_call")
+_MODERATED = re.compile(r"moderat|flagged|policy|policies|safety|blocked|disallowed|content", re.IGNORECASE)
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
 
@@ -46,6 +49,7 @@ class HttpModel:
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._urls: dict[str, URL] = {}
+        self._has_answered = False
 
     async def __aenter__(self) -> Self:
         """Raises `TeacherError` when the variable with the key is not set, or the key is no header value."""
@@ -64,7 +68,7 @@ class HttpModel:
             timeout=aiohttp.ClientTimeout(total=endpoint.timeout_s, sock_connect=min(15, endpoint.timeout_s)),
             connector=aiohttp.TCPConnector(limit=self._connections, ttl_dns_cache=300),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=not _is_loopback(endpoint.base_url),  # a company's proxy, never for a server of our own
+            proxy=outgoing_proxy(endpoint.base_url),  # and not `trust_env`, which would send what a .netrc file says
         )
         return self
 
@@ -89,14 +93,15 @@ class HttpModel:
             reason = f"no answer within {self.endpoint.timeout_s:g} s"
             raise AskAgain(reason, may_be_billed=True, body=self._clean(body)) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            text = self.secrets.scrub_text(str(getattr(error, "os_error", None) or error))
+            text = self._said(getattr(error, "os_error", None) or error)
             raise AskAgain(f"cannot connect to {self.endpoint.base_url}: {text}") from error
         except (aiohttp.ClientError, ValueError) as error:  # aiohttp's parser lets a ValueError through
-            text = self.secrets.scrub_text(f"the connection broke: {type(error).__name__}: {error}"[:300])
+            text = f"the connection broke: {type(error).__name__}: {self._said(error)}"
             raise AskAgain(text, may_be_billed=True, body=self._clean(body)) from error
         received = self._clean(body)
         if status != 200:
-            raise self._problem(status, received, dict(headers), request)
+            raise self._problem(status, received, dict(headers))
+        self._has_answered = True
         try:
             answer = self.dialect.parse(received, request)
         except WireError as error:
@@ -106,6 +111,9 @@ class HttpModel:
             raise AskAgain(
                 f"unusable answer: {error.message}", usage=usage, may_be_billed=usage is None, body=received
             ) from error
+        if not answer.text and not answer.tool_calls and answer.finish_reason not in _FINISHED:
+            reason, usage = f"an empty answer that ended with {answer.finish_reason[:40]!r}", answer.usage
+            raise AskAgain(reason, usage=usage, may_be_billed=not answer.usage_reported, body=received)
         request_id = next((headers[name] for name in _REQUEST_IDS if name in headers), "")
         return Reply(answer, received, request_id, headers)
 
@@ -116,17 +124,25 @@ class HttpModel:
         body = bytearray()
         method, data = ("GET", None) if value is None else ("POST", orjson.dumps(value))
         try:
-            async with self._session.request(method, URL(url, encoded=True), data=data, allow_redirects=False) as response:
+            async with self._session.request(
+                method, URL(url, encoded=True), data=data, allow_redirects=False
+            ) as response:
                 await _read_limited(response, body)
                 return Looked(response.status, response.headers, self._clean(body))
+        except Refused as error:
+            raise AskAgain(error.reason) from error
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
-            raise AskAgain(self.secrets.scrub_text(f"{type(error).__name__}: {error}"[:300])) from error
+            raise AskAgain(f"{type(error).__name__}: {self._said(error)}") from error
 
     def _clean(self, body: bytes | bytearray) -> bytes:
         """What was received, without any secret of ours that it echoes."""
         return self.secrets.scrub(bytes(body))
 
-    def _problem(self, status: int, body: bytes, headers: dict[str, str], request: Request) -> Exception:
+    def _said(self, error: object) -> str:
+        """An error of the network in one printable line: a server's bytes may be in it."""
+        return printable(self.secrets.scrub_text(str(error)), 300)
+
+    def _problem(self, status: int, body: bytes, headers: dict[str, str]) -> Exception:
         text = error_text(body)
         if self.dialect.is_out_of_money(status, body[:2000].decode("utf-8", "replace")):
             return TeacherError(
@@ -138,11 +154,16 @@ class HttpModel:
         if status in _RETRY_STATUS:
             throttled = status in (429, 529)
             wait_s = retry_after_s(headers, body=body)
-            return AskAgain(f"HTTP {status}: {text}", wait_s, throttled=throttled, body=body, headers=headers)
+            billed = status in _MAYBE_ANSWERED
+            return AskAgain(
+                f"HTTP {status}: {text}", wait_s, throttled=throttled, may_be_billed=billed, body=body, headers=headers
+            )
         if status in (400, 413, 414, 422):
             if _is_about_the_key(text):  # Gemini says so with 400
                 return self._final(401, text)
             return Refused(f"HTTP {status}: {text}", body)
+        if status == 403 and (self._has_answered or _MODERATED.search(text)):
+            return Refused(f"HTTP {status}: {text}", body)  # not the key: others were answered, or it says so
         return self._final(status, text)
 
     def _nobody_allows(self, status: int, body: bytes) -> TeacherError:
@@ -168,9 +189,8 @@ async def _read_limited(response: aiohttp.ClientResponse, into: bytearray) -> No
     async for chunk in response.content.iter_any():
         into += chunk
         if len(into) > MAX_BODY_BYTES:
-            raise TeacherError(
-                f"an answer of more than {MAX_BODY_BYTES} bytes", fix="ask for fewer tokens or log-probabilities"
-            )
+            reason = f"an answer of more than {MAX_BODY_BYTES:,} bytes: ask for fewer tokens or log-probabilities"
+            raise Refused(reason, may_be_billed=True)
 
 
 def error_text(body: bytes) -> str:
@@ -182,7 +202,12 @@ def error_text(body: bytes) -> str:
         text = str(error.get("message", error) if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         text = body[:400].decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else " " for character in text[:200])
+    return printable(text, 200)
+
+
+def printable(text: str, most: int) -> str:
+    """The beginning of a text, without what a terminal would act on."""
+    return "".join(character if character.isprintable() else " " for character in text[:most])
 
 
 def _is_about_the_key(text: str) -> bool:
@@ -201,7 +226,3 @@ def _none_allows(endpoint: Endpoint, status: int, body: bytes) -> bool:
     except (ValueError, AttributeError, RecursionError):
         return False
     return has_error and bool(re.search(r"\bno (\w+ )?(endpoint|provider)", error_text(body), re.IGNORECASE))
-
-
-def _is_loopback(url: str) -> bool:
-    return (urlsplit(url).hostname or "") in ("127.0.0.1", "localhost", "::1")

@@ -100,7 +100,7 @@ def _cost(arc: Session, facts: Any, systems: list[dict[str, Any]], tokens: dict[
         "collect_cpu_s": collect["cpu_ms"] / 1000,
         "train_cpu_s": train_ms / 1000,
         "spent_usd": arc.budget.spent_nusd / NUSD_PER_USD,
-        "estimated_usd": collect["expected_nusd"] / NUSD_PER_USD,
+        "estimated_usd": collect.get("expected_nusd", collect["cost_nusd"]) / NUSD_PER_USD,
         "break_even_queries": even,
         "break_even_basis": basis,
     }

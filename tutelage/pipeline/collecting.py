@@ -15,10 +15,11 @@ from tutelage.collect.gathering import (
     sayable,
     write_answers,
     write_questions,
+    write_unanswered,
 )
 from tutelage.collect.questions import Questions, read_questions
 from tutelage.config import CollectConfig, SamplingTable, TeacherTable
-from tutelage.errors import ConfigError, DataError
+from tutelage.errors import ConfigError, DataError, TutelageError
 from tutelage.jsonl import pretty, read_lines, write_whole
 from tutelage.models.base import Endpoint
 from tutelage.models.exchange import Terms
@@ -27,7 +28,7 @@ from tutelage.models.teachers import BUILT_IN, api_of, dialect_of
 from tutelage.pipeline.commit import commit_exchanges
 from tutelage.pipeline.gate import Permission, may_ask, teacher_name
 from tutelage.pipeline.run import Done, Facts, Run
-from tutelage.pipeline.serving import remote, serve_teacher
+from tutelage.pipeline.serving import remote, serve_teacher, weights_in
 from tutelage.pipeline.session import asking, budget_of, today
 from tutelage.records import NUSD_PER_USD, Question, Role
 from tutelage.redact import Secrets
@@ -36,6 +37,7 @@ from tutelage.terms.check import require
 
 PURPOSE = "train"  # the namespace of answers that may be trained on
 QUESTIONS = Path("data") / "questions.jsonl"
+UNANSWERED = Path("logs") / "unanswered.jsonl"  # of a try that ended early: no part of the record
 OUTPUTS = ("collect/exchanges.jsonl", "collect/refused.jsonl")
 
 
@@ -178,7 +180,12 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
 
             asked = draws(file, served.endpoint, teacher, sampling, PURPOSE)
             what, note = f"asking {teacher_name(teacher)}", scratch / "asked.jsonl"
-            ask_all(how, noted(asked, note), teacher.concurrency, what, total)
+            try:
+                ask_all(how, noted(asked, note), teacher.concurrency, what, total)
+            except TutelageError:
+                if unanswered := write_unanswered(how, note, run.folder / UNANSWERED):
+                    run.progress.say(f"{unanswered} questions without an answer are named in {run.folder / UNANSWERED}")
+                raise
             answered = write_answers(how, note, run.folder / "collect")
             rows = read_lines(run.folder / OUTPUTS[0])
             commitment = commit_exchanges(run, "collect", (row["address"] for row in rows))
@@ -194,8 +201,10 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
             "teacher_weights": dict(served.weights),
         }
 
-    named = {"resource", "url", "api", "model", "signal", "top_logprobs"}
+    named = {"resource", "url", "api", "model", "provider", "licence", "signal", "top_logprobs"}
     settings = {"sampling": sampling.model_dump(mode="json"), "teacher": teacher.model_dump(mode="json", include=named)}
     inputs = {"questions": questions.outputs_digest, "terms": permission.standing}
+    if teacher.path is not None:
+        inputs["weights"] = digest_file(weights_in(Path(teacher.path)))
     done = run.stage("collect", 1, settings, inputs, OUTPUTS, work)
     return Collected(*(done.facts[name] for name in Collected._fields))

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from tutelage.canon import canonical, digest_file, digest_of
 from tutelage.config import AcceptedRiskTable, CollectConfig, RunConfig, TeacherTable
 from tutelage.errors import ConfigError, ResourceError, TermsError
+from tutelage.hosts import is_loopback
 from tutelage.jsonl import write_whole
 from tutelage.resources import Resource, fetch, resource
 from tutelage.ship.notices import licence_copies
@@ -16,8 +17,6 @@ from tutelage.terms.conditions import HANDED_ON, Obligations, Release, bound, ob
 from tutelage.terms.lineage import Lineage, Made, Tie, inherited, of_file, of_folder, read_lineage
 from tutelage.terms.model import AcceptedRisk, Condition, Purpose, TermsEntry, Verdict
 from tutelage.terms.registry import Registry, load_registry
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Gate(NamedTuple):
@@ -59,14 +58,20 @@ def route_of(teacher: TeacherTable) -> str:
     if teacher.url is None:
         return "embedded"
     host = urlsplit(teacher.url).hostname or ""
-    return teacher.provider or ("loopback" if host in LOOPBACK else host)
+    return teacher.provider or ("loopback" if is_loopback(host) else host)
+
+
+def _and_parents(host: str) -> list[str]:
+    """`eu.api.example.com` → itself, `api.example.com`, `example.com`."""
+    labels = host.split(".")
+    return [".".join(labels[at:]) for at in range(max(1, len(labels) - 1))]
 
 
 def _require_true_provider(teacher: TeacherTable, registry: Registry) -> None:
     """A known host is reached under its own terms, whatever provider the run file names: that is for proxies of one's own."""
     named, host = teacher.provider, urlsplit(teacher.url or "").hostname or ""
-    own = registry.find(host)
-    if named is not None and isinstance(own, TermsEntry) and registry.find(named) != own:
+    own = next((entry for name in _and_parents(host) if isinstance(entry := registry.find(name), TermsEntry)), None)
+    if named is not None and own is not None and registry.find(named) != own:
         raise ConfigError(
             f"teacher.provider = {named!r}, but {host} is {own.name}",
             fix=f'delete teacher.provider, or write "{own.id}": the terms of the host that is asked count',
@@ -135,6 +140,7 @@ class Permission(NamedTuple):
 
     teacher: Verdict
     data: Verdict
+    inherited: tuple[Verdict, ...]
     together: Verdict
 
     @property
@@ -142,11 +148,13 @@ class Permission(NamedTuple):
         return _standing(self.together)
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name).to_json() for name in self._fields}
+        verdicts = {"teacher": self.teacher, "data": self.data, "together": self.together}
+        value: dict[str, Any] = {name: verdict.to_json() for name, verdict in verdicts.items()}
+        return value | {"inherited": [verdict.to_json() for verdict in self.inherited]}
 
 
 def may_ask(config: CollectConfig, today: str) -> Permission:
-    """Raises `ConfigError` as `check_terms` does."""
+    """The teacher's own ancestors are judged too. Raises `ConfigError` and `DataError` as `check_terms` does."""
     registry, purpose, prompts = load_registry(), config.run.purpose, config.prompts
     teacher = _teacher_verdict(registry, config.teacher, purpose, today)
     data = check(
@@ -158,7 +166,11 @@ def may_ask(config: CollectConfig, today: str) -> Permission:
         today=today,
         accepted_risk=_risk(prompts.accepted_risk),
     )
-    return Permission(teacher, data, combine([teacher, data]))
+    lineages = (read_lineage(Path(config.teacher.lineage)),) if config.teacher.lineage else ()
+    passed_on = tuple(
+        dict.fromkeys(one for each in lineages for one in inherited(each, registry, purpose, today, Tie.TEACHER))
+    )
+    return Permission(teacher, data, passed_on, combine([teacher, data, *passed_on]))
 
 
 def _risk(table: AcceptedRiskTable | None) -> AcceptedRisk | None:

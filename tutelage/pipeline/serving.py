@@ -86,13 +86,18 @@ def _embedded(teacher: TeacherTable, log: Path) -> Iterator[Served]:
         yield Served(endpoint, server.cpu_s, origin)
 
 
+def weights_in(folder: Path) -> Path:
+    """The weights of a Hugging Face folder. Raises `ResourceError` when it holds none."""
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise ResourceError(f"{folder} has no model.safetensors", fix="give a Hugging Face folder in one file")
+    return file
+
+
 @contextmanager
 def _own_folder(teacher: TeacherTable, weights: Path, log: Path) -> Iterator[Served]:
     """Hugging Face weights behind our own server. Raises `ResourceError` when the folder holds none."""
-    file = weights / "model.safetensors"
-    if not file.is_file():
-        raise ResourceError(f"{weights} has no model.safetensors", fix="give a Hugging Face folder in one file")
-    digest = digest_file(file)
+    digest = digest_file(weights_in(weights))
     name = f"{weights.name}@{digest.removeprefix('sha256:')[:16]}"
     with ServedProcess("tutelage.serve", [str(weights), "--name", name], log) as server:
         endpoint = Endpoint(

@@ -11,7 +11,7 @@ from tutelage.models.ask import Asking
 from tutelage.models.base import Endpoint
 from tutelage.models.batches.opening import open_batches
 from tutelage.models.budget import Budget
-from tutelage.models.exchange import Terms
+from tutelage.models.exchange import NOTHING_BEYOND, Beyond, Terms
 from tutelage.models.prices import context_window, price_list
 from tutelage.models.probe import Probe, require_signal
 from tutelage.models.teachers import open_model
@@ -121,6 +121,7 @@ def asking(
         throttle=Throttle(limits),
         seed=seed,
         window_tokens=None if ours else _window_tokens(teacher, endpoint, found),
+        beyond=NOTHING_BEYOND if found is None else Beyond(max(0, found.tokens_before), 0),
     )
 
 

@@ -30,8 +30,9 @@ class Probing(StrEnum):
     ALWAYS = "always"
 
 
-def prices_of(teacher: TeacherTable, endpoint: Endpoint | None = None) -> PriceList:
-    """What the teacher costs: the run file's price, else a prices.toml, else what is known. Raises `ConfigError`."""
+def prices_of(teacher: TeacherTable, endpoint: Endpoint | None = None, *, single: bool = False) -> PriceList:
+    """What the teacher costs, as it is asked or (`single`) in calls of their own: the run file's price, else a
+    prices.toml, else what is known. Raises `ConfigError`."""
     if endpoint is None:
         endpoint = remote(teacher) if teacher.url else Endpoint("", "embedded", "", "", "")
     overrides = Path(teacher.prices) if teacher.prices else None
@@ -39,7 +40,7 @@ def prices_of(teacher: TeacherTable, endpoint: Endpoint | None = None) -> PriceL
         endpoint,
         teacher.price,
         datetime.now(UTC).date().isoformat(),
-        tier="batch" if teacher.batch else "",
+        tier="batch" if teacher.batch and not single else "",
         overrides=overrides,
     )
 
@@ -53,7 +54,7 @@ def probe_teacher(teacher: TeacherTable, max_cost_nusd: int = MAX_COST_NUSD) -> 
             return await probe(model, prices, max_cost_nusd=max_cost_nusd, full_logits=teacher.path is not None)
 
     with tempfile.TemporaryDirectory() as folder, serve_teacher(teacher, Path(folder)) as served:
-        found = asyncio.run(ask(served.endpoint, prices_of(teacher, served.endpoint)))
+        found = asyncio.run(ask(served.endpoint, prices_of(teacher, served.endpoint, single=True)))
         save(found, served.endpoint)
         return found
 
@@ -87,7 +88,7 @@ def supervision_of(teacher: TeacherTable, today: str, probing: Probing = Probing
             words = f"not known: {error.message}"
             return {"words": words, "offered": [], "enough": None}
     if found is None:
-        expected = prices_of(teacher).of(EXPECTED).cost_nusd / NUSD_PER_USD
+        expected = prices_of(teacher, single=True).of(EXPECTED).cost_nusd / NUSD_PER_USD
         cost = f"about ${expected:.4f}" if expected else "free"
         return {"words": f"not probed: tutelage probe RUN.toml ({cost})", "offered": [], "enough": None}
     words, enough = supervision(found), True

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hmac
-import ipaddress
 import re
 import secrets
 import socket
@@ -21,6 +20,7 @@ from starlette.routing import Route
 
 from tutelage import __version__
 from tutelage.errors import ConfigError, DataError
+from tutelage.hosts import is_loopback
 from tutelage.models.hf import Generation, GenerationRequest, HFModel, PromptTooLong
 from tutelage.records import Position, Usage
 from tutelage.serve.engine import Engine, EngineClosed, QueueFull, Ticket, Update
@@ -101,7 +101,7 @@ def serve(
 ) -> None:
     """Serve the model in `folder` until SIGTERM or Ctrl-C, then finish what was asked. `port` 0 takes any free one;
     `on_listening` gets the real one. Raises `ConfigError` for an open address without a key or a taken port."""
-    if not _is_loopback(host) and not api_key:
+    if not is_loopback(host) and not api_key:
         raise ConfigError(f"{host} can be reached from outside and no API key is set", fix="set a key or use 127.0.0.1")
     try:
         listener = _listen(host, port)
@@ -127,13 +127,6 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @dataclass(frozen=True, slots=True)

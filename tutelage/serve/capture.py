@@ -6,13 +6,14 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from tutelage.collect.draws import alone
 from tutelage.errors import ConfigError, DataError
 from tutelage.jsonl import write_pretty
 from tutelage.redact import Patterns, Secrets
@@ -36,6 +37,7 @@ class Capture:
     patterns: Patterns = field(default_factory=Patterns)
     secrets: Secrets = field(default_factory=Secrets.of_environment)
     opt_out_header: str = "x-tutelage-opt-out"
+    record_encodings: bool = False  # ask the provider only for encodings that can be read here
     purpose: str = "capture"
     on_listening: Callable[[int], None] = lambda port: None
 
@@ -44,13 +46,19 @@ def capture(options: Capture) -> Recorder:
     """Passes calls on and records them until SIGINT or SIGTERM; returns the recorder with its counts.
 
     Raises `ConfigError` for an upstream that is none, a sample outside 0 to 1 or a taken port, and `StorageError` for a
-    folder that cannot be written.
+    folder that cannot be written or that another process works in.
     """
     if not 0 <= options.sample <= 1:
         raise ConfigError(f"--sample {options.sample} is not a share", fix="give a number from 0 to 1")
     host = checked_upstream(options.upstream).hostname or ""
     recorder = Recorder(Reader(host, options.purpose, options.secrets, options.patterns), options.folder)
-    proxy = Proxy(options.upstream, options.sample, options.opt_out_header, recorder)
+    proxy = Proxy(options.upstream, options.sample, options.opt_out_header, recorder, options.record_encodings)
+    with alone(options.folder) if options.folder is not None else nullcontext():
+        _run(options, host, proxy, recorder)
+    return recorder
+
+
+def _run(options: Capture, host: str, proxy: Proxy, recorder: Recorder) -> None:
     note = _note(options, host)
     _write_note(options.folder, note)
     if not is_loopback(options.host):
@@ -68,7 +76,6 @@ def capture(options: Capture) -> Recorder:
         recorder.close()
         sys.setswitchinterval(before)
     _write_note(options.folder, note | {"ended": now_utc(), "counts": recorder.health()})
-    return recorder
 
 
 async def _until_stopped(options: Capture, proxy: Proxy) -> None:
@@ -146,6 +153,8 @@ def summary(recorder: Recorder) -> list[str]:
     lines = [", ".join(f"{name.replace('_', ' ')} {counts[name]}" for name in shown)]
     lines += [f"  redacted {one.name}: {one.count}, such as {one.example}" for one in recorder.found.found()]
     lines += [f"  not recorded: {count} × {reason}" for reason, count in recorder.unusable.most_common(10)]
+    if health["recording"] != "ok":
+        lines.append(f"  NOT RECORDED: {health['recording']}")
     if health["storage"] != "ok":
         lines.append(f"  storage fails: {health['storage']}; see GET {HEALTH}")
     return lines

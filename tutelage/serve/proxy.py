@@ -24,6 +24,7 @@ from yarl import URL
 
 from tutelage.errors import ConfigError
 from tutelage.serve.recording import MAX_COPY_BYTES, Call, Recorder
+from tutelage.serve.unpacking import readable
 from tutelage.wire.captured import Kind, kind_of
 
 HEALTH = "/-/capture/health"
@@ -55,14 +56,20 @@ def checked_upstream(upstream: str) -> SplitResult:
 
 
 class Proxy:
-    """Passes calls on and offers copies of them to the recorder; `app` is the server's application."""
+    """Passes calls on and offers copies of them to the recorder; `app` is the server's application.
 
-    def __init__(self, upstream: str, sample: float, opt_out_header: str, recorder: Recorder) -> None:
+    With `ask_readable`, calls that are to be recorded ask the provider only for encodings that can be read here.
+    """
+
+    def __init__(
+        self, upstream: str, sample: float, opt_out_header: str, recorder: Recorder, ask_readable: bool = False
+    ) -> None:
         self._base = checked_upstream(upstream)
         self._prefix = self._base.geturl().rstrip("/")
         self._proxy = _outgoing_proxy(self._base)
         self._sample = sample
         self._opt_out = opt_out_header
+        self._ask_readable = ask_readable
         self._not_passed_on = {"host", "expect", opt_out_header.lower()}  # the proxy answers `Expect` itself
         self._recorder = recorder
         self._session: aiohttp.ClientSession | None = None
@@ -123,14 +130,17 @@ class Proxy:
         if copy is not None and copy.has_ended:
             self._recorder.offer(copy.call())
         elif copy is not None and copy.is_too_large:
-            self._recorder.counts["too_large"] += 1
+            self._recorder.refuse("too_large", "their size")
 
     async def _exchange(self, request: web.Request, response: "_Passed", copy: "_Copy | None") -> None:
         assert self._session is not None
+        fields = _fields(request.raw_headers, _one_hop(request.headers) | self._not_passed_on)
+        if self._ask_readable and copy is not None:
+            fields = [(name, readable(value) if name.lower() == "accept-encoding" else value) for name, value in fields]
         async with self._session.request(
             request.method,
             URL(self._prefix + _target(request), encoded=True),
-            headers=_sendable(_fields(request.raw_headers, _one_hop(request.headers) | self._not_passed_on)),
+            headers=_sendable(fields),
             data=_sent(request, copy) if request.can_read_body else None,
             allow_redirects=False,
             proxy=self._proxy,

@@ -6,8 +6,7 @@ import sqlite3
 import sys
 import threading
 import time
-import zlib
-from collections import Counter
+from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,14 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.canon import digest_bytes
+from tutelage.collect.draws import free_draw
 from tutelage.records import Exchange, ModelId, Origin, Price, Request, Role
 from tutelage.redact import Patterns, Secrets, Tally
+from tutelage.serve.unpacking import unpacked
 from tutelage.store.store import Store
 from tutelage.wire.answers import ChatAnswer
 from tutelage.wire.calls import FIX, Asked
 from tutelage.wire.captured import Kind, dump, parse_answer, parse_call, several, take_logprobs
 from tutelage.wire.streams import assemble
-from tutelage.wire.values import WireError, bad, load
+from tutelage.wire.values import WireError, load
 
 MAX_COPY_BYTES = (
     32 << 20
@@ -32,6 +33,7 @@ MAX_QUEUE_BYTES = 256 << 20
 RETRY_S = 1.0
 SHOUT_EVERY_S = 10.0
 COUNTS = ("passed", "recorded", "dropped", "unusable", "too_large", "not_sampled", "opted_out", "failed")
+RECENT_CALLS, ENOUGH_CALLS = 100, 20  # of which more than half must have been recorded, once there are enough
 RECENT_S = 60.0  # how long the health page remembers that something was dropped
 
 
@@ -85,10 +87,12 @@ class Reader:
         """A record for each answer; what was redacted is added to `found`. Raises `Unusable` for what cannot be kept."""
         mine, keys, side = Tally(), _secrets_of(call.keys), "request"
         try:
-            request = self._clean(load(_unpacked(call.request, call.request_coding), FIX), keys, mine)
+            request = self._clean(
+                load(unpacked(b"".join(call.request), call.request_coding, MAX_COPY_BYTES), FIX), keys, mine
+            )
             asked = parse_call(call.kind, dump(request))
             side = "answer"
-            raw = _unpacked(call.response, call.response_coding)
+            raw = unpacked(b"".join(call.response), call.response_coding, MAX_COPY_BYTES)
             start = raw[:100].lstrip()
             if "event-stream" in call.content_type or start.startswith((b"data:", b"event:", b"[")):
                 raw = assemble(call.kind.name, raw)
@@ -163,23 +167,6 @@ def _secrets_of(keys: tuple[tuple[str, str], ...]) -> Secrets:
     return Secrets(dict(keys))
 
 
-def _unpacked(chunks: list[bytes], coding: str) -> bytes:
-    data = b"".join(chunks)
-    coding = coding.strip().casefold()
-    if coding in ("", "identity"):
-        return data
-    if coding not in ("gzip", "x-gzip", "deflate"):
-        raise bad(f"a body packed with {coding[:40]!r} cannot be read", "content-encoding", FIX)
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS if coding == "deflate" else zlib.MAX_WBITS | 16)
-    try:
-        plain = unpacker.decompress(data, MAX_COPY_BYTES)
-    except zlib.error as error:
-        raise bad(f"a damaged {coding} body: {error}", "content-encoding", FIX) from None
-    if not unpacker.eof or unpacker.unused_data:
-        raise bad(f"a {coding} body that is cut off or unpacks to more than {MAX_COPY_BYTES} bytes", "", FIX)
-    return plain
-
-
 class Recorder:
     """Takes calls without ever waiting, and stores them from a thread. With no folder it only reads and counts.
 
@@ -193,6 +180,7 @@ class Recorder:
         self.unusable: Counter[str] = Counter()
         self.found = Tally()
         self.failing = ""
+        self._recent: deque[str] = deque(maxlen=RECENT_CALLS)  # why each could not be recorded; '' for those that were
         self._folder = folder
         self._store: Store | None = None
         self._queue: queue.Queue[Call | None] = queue.Queue(MAX_QUEUE)
@@ -237,10 +225,12 @@ class Recorder:
 
     def health(self) -> dict[str, Any]:
         """The state, "ok" or "degraded", and every count."""
-        degraded = bool(self.failing) or time.monotonic() - self._dropped_at < RECENT_S
+        missing = self._missing()
+        degraded = bool(self.failing or missing) or time.monotonic() - self._dropped_at < RECENT_S
         return {
             "status": "degraded" if degraded else "ok",
             "storage": self.failing or "ok",
+            "recording": missing or "ok",
             "waiting": self._queue.qsize(),
             **{name: self.counts[name] for name in COUNTS},
             "redacted": {one.name: one.count for one in self.found.found()},
@@ -267,16 +257,35 @@ class Recorder:
             try:
                 for kept in self.reader.read(call, self.found):
                     self._keep(kept)
+                self._note("")
             except Unusable as error:
-                self._refuse(str(error))
+                self.refuse("unusable", str(error))
             except Exception as error:  # whatever a hostile body brings about must not end the recording
-                self._refuse(f"{type(error).__name__} in reading it")
+                self.refuse("unusable", f"{type(error).__name__} in reading it")
         self._close_store()
 
-    def _refuse(self, reason: str) -> None:
-        self.counts["unusable"] += 1
-        if len(self.unusable) < 100 or reason in self.unusable:
-            self.unusable[reason] += 1
+    def refuse(self, count: str, reason: str) -> None:
+        """Counts a call that was served and cannot be recorded; complains when most of the recent ones could not."""
+        with self._lock:
+            self.counts[count] += 1
+            if count == "unusable" and (len(self.unusable) < 100 or reason in self.unusable):
+                self.unusable[reason] += 1
+        self._note(reason)
+        if missing := self._missing():
+            self._complain(missing)
+
+    def _note(self, reason: str) -> None:
+        with self._lock:
+            self._recent.append(reason)
+
+    def _missing(self) -> str:
+        """What keeps most of the recent calls from being recorded; empty when nothing does."""
+        with self._lock:
+            reasons, calls = Counter(filter(None, self._recent)), len(self._recent)
+        if calls < ENOUGH_CALLS or 2 * reasons.total() <= calls:
+            return ""
+        ((reason, _),) = reasons.most_common(1)
+        return f"{reasons.total()} of the last {calls} calls could not be recorded, most often because of {reason}"
 
     def _keep(self, kept: Kept) -> None:
         """Stores one answer, however long that takes; gives up only when the proxy stops."""
@@ -288,7 +297,8 @@ class Recorder:
             try:
                 store = self._open_store(self._folder)
                 if not placed:
-                    kept, placed = _placed(store, kept), True
+                    request, placed = free_draw(store, kept.request), True
+                    kept = Kept(request, replace(kept.exchange, request_digest=request.digest), kept.body)
                 elif store.has(kept.request.digest) and store.digest_at(kept.request.digest) == kept.exchange.digest:
                     break  # the try before had stored it, and failed after that
                 store.put(*kept)
@@ -332,23 +342,6 @@ class Recorder:
             with suppress(OSError, sqlite3.Error):
                 self._store.close()
             self._store = None
-
-
-def _placed(store: Store, kept: Kept) -> Kept:
-    """The same with the first free draw: its question may have been asked before. Draws of a question have no gaps, so
-    that doubling and halving finds the end in a few looks."""
-
-    def at(draw: int) -> Request:
-        return replace(kept.request, draw=draw)
-
-    low, high = -1, 0  # `low` is taken, `high` is not known to be
-    while store.has(at(high).digest):
-        low, high = high, 2 * high + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if store.has(at(middle).digest) else (low, middle)
-    request = at(high)
-    return Kept(request, replace(kept.exchange, request_digest=request.digest), kept.body)
 
 
 def _shout(line: str) -> None:

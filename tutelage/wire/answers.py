@@ -3,6 +3,7 @@
 import base64
 import binascii
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,9 +58,16 @@ def parse_completion(body: bytes) -> ChatAnswer:
 def usage_in(body: bytes) -> Usage | None:
     """The usage that an unusable answer reports; None when it reports none that can be read."""
     try:
-        value = load(body, ANSWER_FIX)
-        return _usage(value["usage"])
-    except (WireError, KeyError):
+        return readable(_usage, load(body, ANSWER_FIX).get("usage"))
+    except WireError:
+        return None
+
+
+def readable(read: Callable[[Any], Usage | None], value: Any) -> Usage | None:
+    """Usage that cannot be read is as good as none: the answer is paid for all the same."""
+    try:
+        return None if value is None else read(value)
+    except WireError:
         return None
 
 
@@ -73,20 +81,22 @@ def _first_choice(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
     choice = choices[0]
     if not isinstance(choice, dict):
         raise bad(f"choices[0] is {shown(choice)}, not an object", "choices")
+    if choice.get("error") is not None:  # OpenRouter: a provider that failed behind a successful response
+        raise bad(f"an error inside a choice: {shown(choice['error'])}", "choices")
     return value, choice
 
 
 def _answer(
     value: dict[str, Any], choice: dict[str, Any], said: str, reasoning: str, tool_calls: tuple[dict[str, Any], ...]
 ) -> ChatAnswer:
-    usage = value.get("usage")
+    usage = readable(_usage, value.get("usage"))
     return ChatAnswer(
         text=said,
         reasoning=reasoning,
         tool_calls=tool_calls,
         finish_reason=text(optional(choice, "finish_reason", str, ""), "finish_reason"),
         positions=_positions(choice.get("logprobs")),
-        usage=Usage(0, 0, 0) if usage is None else _usage(usage),
+        usage=usage or Usage(0, 0, 0),
         usage_reported=usage is not None,
         model=text(optional(value, "model", str, ""), "model"),
         fingerprint=text(optional(value, "system_fingerprint", str, ""), "system_fingerprint"),
@@ -189,10 +199,14 @@ def _usage(value: Any) -> Usage:
     cached = details.get("cached_tokens")
     cached = value.get("prompt_cache_hit_tokens") if cached is None else cached  # DeepSeek's name
     written = details.get("cache_write_tokens")  # OpenRouter's
+    prompt, completion = count(value.get("prompt_tokens")), count(value.get("completion_tokens"))
+    total = value.get("total_tokens")
+    if total is not None:  # some leave reasoning out of the completion's tokens, and charge for it
+        completion = max(completion, count(total) - prompt)
     return Usage(
-        count(value.get("prompt_tokens")),
+        prompt,
         count(cached or 0),
-        count(value.get("completion_tokens")),
+        completion,
         count(thoughts or 0),
         count(written or 0),
     )

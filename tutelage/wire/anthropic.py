@@ -7,7 +7,7 @@ from typing import Any
 
 from tutelage.canon import MAX_INTEGER
 from tutelage.records import Usage
-from tutelage.wire.answers import ChatAnswer, count
+from tutelage.wire.answers import ChatAnswer, count, readable
 from tutelage.wire.values import ANSWER_FIX, WireError, bad, json_text, load, optional, shown, text, typed
 
 _FINISH = {
@@ -33,14 +33,14 @@ def parse_message(body: bytes) -> ChatAnswer:
     said = [text(typed(block, "text", str, "a text block"), "text") for block in _of_type(blocks, "text")]
     thoughts = [text(typed(block, "thinking", str, "a block"), "thinking") for block in _of_type(blocks, "thinking")]
     reason = text(optional(value, "stop_reason", str, ""), "stop_reason")
-    usage = value.get("usage")
+    usage = readable(_usage, value.get("usage"))
     return ChatAnswer(
         text="".join(said),
         reasoning="\n\n".join(thought for thought in thoughts if thought),
         tool_calls=_tool_calls(blocks),
         finish_reason=_FINISH.get(reason, reason),
         positions=(),
-        usage=Usage(0, 0, 0) if usage is None else _usage(usage),
+        usage=usage or Usage(0, 0, 0),
         usage_reported=usage is not None,
         model=text(optional(value, "model", str, ""), "model"),
         fingerprint="",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tutelage.canon import MAX_INTEGER
 from tutelage.records import Position, Usage
-from tutelage.wire.answers import ChatAnswer, count, position
+from tutelage.wire.answers import ChatAnswer, count, position, readable
 from tutelage.wire.values import ANSWER_FIX, WireError, bad, json_text, load, optional, shown, text, typed
 
 _FILTERED = (
@@ -39,7 +39,7 @@ def parse_content(body: bytes) -> ChatAnswer:
         if part.get("functionCall") is not None:
             calls.append(_tool_call(part))
     reason = text(optional(candidate, "finishReason", str, ""), "finishReason")
-    usage = _usage(value.get("usageMetadata"))
+    usage = readable(_usage, value.get("usageMetadata"))
     return ChatAnswer(
         text="".join(texts[False]),
         reasoning="".join(texts[True]),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from tutelage.errors import TutelageError
-from tutelage.models.ask import FORM_ATTEMPTS, Asking, Todo, _attempt, _require_logprobs, _tokens, _WithoutForm
+from tutelage.models.ask import FORM_ATTEMPTS, Asking, Todo, WithoutForm, attempt_of, require_logprobs, tokens_of
 from tutelage.models.base import AskAgain, Refused
 from tutelage.models.batches.base import BatchLine, BatchModel
 from tutelage.models.batches.journal import now_exactly
@@ -44,9 +44,9 @@ class Answers:
         try:
             reply = self.batches.reply(line, todo.request)
             usage, untold = reply.answer.usage, not reply.answer.usage_reported
-            _require_logprobs(todo.request, reply, asking)
+            require_logprobs(todo.request, reply, asking)
             if problem := problem_of(todo.request, reply):
-                raise _WithoutForm(problem, usage=usage, may_be_billed=untold, body=reply.body)
+                raise WithoutForm(problem, usage=usage, may_be_billed=untold, body=reply.body)
         except AskAgain as again:
             self.note(entry, again)
             return again
@@ -72,10 +72,10 @@ class Answers:
             took_ms,
         )
         nothing_told = AskAgain("the answer does not say its usage", may_be_billed=True)
-        note = _attempt(asking, todo, bound, 0, nothing_told) if untold else None
+        note = attempt_of(asking, todo, bound, 0, nothing_told) if untold else None
         asking.store.put(todo.request, exchange, reply.body, note)
         nusd = bound.nusd if untold else exchange.price.cost_nusd
-        tokens = bound.tokens if untold else _tokens(usage)
+        tokens = bound.tokens if untold else tokens_of(usage)
         asking.budget.settle(bound.nusd, bound.tokens, nusd, tokens)
         asking.answered += 1
         asking.progress.advance(asking.reused + asking.answered, tokens=tokens, usd=nusd / NUSD_PER_USD)
@@ -84,14 +84,14 @@ class Answers:
     def note(self, entry: Entry, again: AskAgain) -> None:
         """Stores that a question got no usable answer in a job, and settles what was reserved for it."""
         todo, bound, attempt = entry
-        noted = replace(_attempt(self.asking, todo, bound, attempt, again), ended_at=now_exactly())
+        noted = replace(attempt_of(self.asking, todo, bound, attempt, again), ended_at=now_exactly())
         self.asking.store.put_attempt(noted, again.body)
         nusd, tokens = (bound.nusd, bound.tokens) if again.may_be_billed else (noted.nusd, noted.tokens)
         self.asking.budget.settle(bound.nusd, bound.tokens, nusd, tokens)
 
     def again(self, entry: Entry, why: AskAgain) -> None:
         """Into the next job, unless it was in as many as it may be."""
-        is_form = isinstance(why, _WithoutForm)
+        is_form = isinstance(why, WithoutForm)
         self.without_form += is_form
         if entry.attempt < (min(FORM_ATTEMPTS, self.asking.attempts) if is_form else self.asking.attempts):
             self.queue.append(entry._replace(attempt=entry.attempt + 1))

@@ -109,7 +109,10 @@ class BatchModel(HttpModel, ABC):
         if line.status == 0:
             raise AskAgain(line.reason or "the batch ended before this question")
         if line.status != 200:
-            raise self._problem(line.status, line.body, {}, request)
+            problem = self._problem(line.status, line.body, {})
+            if isinstance(problem, AskAgain):  # said by the batch API itself, which charges for answers alone
+                problem.may_be_billed = False
+            raise problem
         try:
             answer = self.dialect.parse(line.body, request)
         except WireError as error:
@@ -155,7 +158,7 @@ class BatchModel(HttpModel, ABC):
             raise self._nothing_came(url, error) from error
         received = self._clean(body)
         if status != 200:
-            problem = self._problem(status, received, told, None)  # pyrefly: ignore
+            problem = self._problem(status, received, told)
             if status in (404, 410) and isinstance(problem, TeacherError):
                 raise Gone(problem.message, fix=problem.fix) if method == "GET" else Refused(problem.message, received)
             raise problem
@@ -171,7 +174,7 @@ class BatchModel(HttpModel, ABC):
             ) as response:
                 if response.status != 200:
                     received = self._clean(await response.content.read(MOST_LINE_BYTES))
-                    raise self._problem(response.status, received, dict(response.headers), None)  # pyrefly: ignore
+                    raise self._problem(response.status, received, dict(response.headers))
                 async for chunk in response.content.iter_any():
                     *whole, rest = chunk.split(b"\n")
                     for part in whole:
