@@ -69,21 +69,6 @@ def test_a_line_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_cancelling_and_what_was_answered_before(tmp_path: Path, api: str) -> None:
-    async def within() -> None:
-        async with open_batches(endpoint_of(desk, api)) as batches:
-            lines = [batches.line(f"{number:064x}", one) for number, one in enumerate(questions(2))]
-            batch_id = await batches.submit(lines, questions(1)[0], "a-token")
-            assert (await batches.poll(batch_id)).status == "running"
-            await batches.cancel(batch_id)
-            assert await batches.poll(batch_id) == ("ended", 2, 2, "", False)
-            assert {line.custom_id async for line in batches.results(batch_id)} == {f"{n:064x}" for n in range(2)}
-
-    with serving_batches(Desk(polls_needed=9)) as desk:
-        asyncio.run(within())
-
-
-@pytest.mark.parametrize("api", APIS)
 def test_the_key_is_sent_to_the_base_url_alone_and_written_nowhere(tmp_path: Path, api: str) -> None:
     desk = Desk(upload_host="http://elsewhere.invalid", echo=f"you said {KEY}")
     with serving_batches(desk), Store(tmp_path) as store:

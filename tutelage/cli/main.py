@@ -23,9 +23,15 @@ _VERBS = {
     "collect": ("tutelage.cli.collect:collect", "Ask a teacher about open questions, within a budget; resumes."),
     "capture": ("tutelage.cli.capture:capture", "Record production calls as they pass through to their provider."),
     "probe": ("tutelage.cli.probe:probe", "What an endpoint really gives, before money is spent on it."),
-    "export": ("tutelage.cli.exchanges:export_", "Write a run's answers as JSON Lines or Parquet, in Hugging Face columns."),
+    "export": (
+        "tutelage.cli.exchanges:export_",
+        "Write a run's answers as JSON Lines or Parquet, in Hugging Face columns.",
+    ),
     "import": ("tutelage.cli.exchanges:import_", "Store answers that somebody else collected: declared, unverified."),
-    "plan": ("tutelage.cli.plan:plan", "Terms, tokens, cost, time, disk and power of a run; asks and spends nothing."),
+    "plan": (
+        "tutelage.cli.plan:plan",
+        "Terms, tokens, cost, time, disk and power of a run; spends nothing unless told to.",
+    ),
     "run": ("tutelage.cli.run:run", "Do the job a run file describes; running it again resumes."),
     "serve": ("tutelage.cli.serve:serve", "Answer the OpenAI API with a run's student."),
     "verify": ("tutelage.cli.verify:verify", "Does a record, or what was disclosed of it, hold; what came from whom?"),

@@ -1,4 +1,4 @@
-"""How fast one model may be asked: one throttle for each provider and model, shared by all who ask it.
+"""How fast one model may be asked: one throttle for each asking of an endpoint, shared by all its workers.
 
 Four doors, in this order: a breaker that keeps us from a server that is down; a concurrency that grows while all goes
 well and halves when the server asks us to slow down (additive increase, multiplicative decrease: Chiu and Jain 1989,

@@ -70,9 +70,6 @@ class AnthropicBatches(BatchModel):
             if (found := _line(line)) is not None:
                 yield found
 
-    async def cancel(self, batch_id: str) -> None:
-        await self._json("POST", self._at(f"/{quote(batch_id, safe='')}/cancel"))
-
     async def _pages(self) -> AsyncIterator[list[Listed]]:
         query = {"limit": "100"}
         while True:

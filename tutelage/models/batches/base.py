@@ -100,10 +100,6 @@ class BatchModel(HttpModel, ABC):
     def results(self, batch_id: str) -> AsyncIterator[BatchLine]:
         """What came of a job that ended, in any order. Lines that nobody can read are passed over: they count as missing."""
 
-    @abstractmethod
-    async def cancel(self, batch_id: str) -> None:
-        """Ends the job; what is answered stays answered, and is paid for."""
-
     def reply(self, line: BatchLine, request: Request) -> Reply:
         """The answer in a line. Raises `AskAgain`, `Refused` or `TeacherError`, as `complete` does."""
         if line.status == 0:

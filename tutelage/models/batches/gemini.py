@@ -79,9 +79,6 @@ class GeminiBatches(BatchModel):
             if (found := _line(line)) is not None:
                 yield found
 
-    async def cancel(self, batch_id: str) -> None:
-        await self._json("POST", self._at(f"/{self._version}/{_checked(batch_id, 'batches')}:cancel"))
-
     async def _job(self, batch_id: str) -> dict[str, Any]:
         return await self._json("GET", self._at(f"/{self._version}/{_checked(batch_id, 'batches')}"))
 

@@ -85,9 +85,6 @@ class OpenAIBatches(BatchModel):
                     if (found := _line(line)) is not None:
                         yield found
 
-    async def cancel(self, batch_id: str) -> None:
-        await self._json("POST", self._at(f"batches/{quote(batch_id, safe='')}/cancel"))
-
     async def _job(self, batch_id: str) -> dict[str, Any]:
         return await self._json("GET", self._at(f"batches/{quote(batch_id, safe='')}"))
 
