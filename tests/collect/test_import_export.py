@@ -14,6 +14,7 @@ from tests.test_records import MODEL, exchange
 from tutelage.canon import digest_bytes
 from tutelage.cli.main import main
 from tutelage.collect import exporting
+from tutelage.collect.draws import alone
 from tutelage.collect.exporting import Form, export, usd
 from tutelage.collect.importing import Declared, Imported, import_file
 from tutelage.collect.questions import read_questions
@@ -44,7 +45,7 @@ def put(store: Store, request: Request, answer: str = "yes", **changes: Any) -> 
 
 def filled(folder: Path) -> Store:
     store = Store(folder)
-    put(store, ask(Message("system", "brief"), Message("user", "one")), reasoning="because")
+    put(store, ask(Message("system", "brief"), Message("user", "one")), reasoning="because", terms_digest="sha256:aa")
     put(store, ask(Message("user", "one"), draw=1), HOSTILE, price=Price(1_234_500, "list", "2026-01-01"))
     asked = (Message("user", HOSTILE), Message("assistant", "", (CALL,)), Message("tool", "7", tool_call_id="c1"))
     put(store, ask(*asked, tools=json.dumps(TOOLS), schema='{"type":"object"}'), "", tool_calls=(CALL,))
@@ -75,7 +76,7 @@ def test_json_lines_in_both_forms(tmp_path: Path) -> None:
     with filled(tmp_path / "store") as store:
         done = export(store, tmp_path / "a.jsonl", "jsonl")
         export(store, tmp_path / "b.jsonl", "jsonl", form="messages")
-    assert done == (3, 1, 1)
+    assert done == (3, 1, 1, 2)
     first, second, third = lines(tmp_path / "a.jsonl")
     assert first["prompt"] == [{"role": "system", "content": "brief"}, {"role": "user", "content": "one"}]
     assert first["completion"] == [{"role": "assistant", "content": "yes", "reasoning": "because"}]
@@ -87,6 +88,7 @@ def test_json_lines_in_both_forms(tmp_path: Path) -> None:
     for row, other in zip(lines(tmp_path / "a.jsonl"), lines(tmp_path / "b.jsonl"), strict=True):
         assert other["messages"] == [*row.pop("prompt"), *row.pop("completion")]
         assert {key: other[key] for key in row} == row
+    assert [row["metadata"]["terms"] for row in (first, second, third)] == ["sha256:aa", "", ""]
     told = second["metadata"]
     assert {key: told[key] for key in ("model", "provider", "draw", "finish_reason", "cost_usd", "licence", "origin")} == {
         "model": "reported", "provider": "provider", "draw": 1, "finish_reason": "stop", "cost_usd": "0.0012345",
@@ -279,6 +281,8 @@ def test_importing_twice_adds_nothing_and_other_answers_are_other_draws(tmp_path
         ({"prompt": "q", "completion": "a", "metadata": {"model": "other"}}, "it says model 'other', you declare 'm'"),
         ({"prompt": "q", "completion": "a", "license": "MIT"}, "it says licence 'MIT', you declare 'own'"),
         ({"prompt": "q", "completion": "a", "tools": [{}]}, "no function tool"),
+        ({"prompt": "q", "completion": "a", "metadata": {"draw": 2**31}}, "metadata.draw is 2147483648, not from 0 to"),
+        ({"prompt": "q", "completion": "a", "metadata": {"draw": -1}}, "metadata.draw is -1"),
         ([], "not an object"),
     ],
     ids=str,
@@ -335,8 +339,14 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert code(*take, "--bad-rows", "skip") == 0
     assert "0 answers imported, declared and unverified, 1 were there already" in capsys.readouterr().out
     assert code("export", run, "--out", tmp_path / "a.parquet", "--form", "messages") == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'a.parquet'}: 1 answers\n"
+    assert capsys.readouterr().out == (
+        f"{tmp_path / 'a.parquet'}: 1 answers\n"
+        "  no terms were checked for 1 of them, captured or imported: metadata.terms is empty there\n"
+    )
     assert parquet.read_table(tmp_path / "a.parquet").num_rows == 1
+    with alone(run):
+        assert code(*take, "--bad-rows", "skip") == 2
+    assert "another process is working in" in capsys.readouterr().err
     assert code("export", run, "--out", tmp_path / "a.txt") == 2
     assert code("export", tmp_path / "none", "--out", tmp_path / "a.jsonl") == 2
     assert not (tmp_path / "none").exists()

@@ -172,11 +172,12 @@ class Running:
 
 @contextmanager
 def running(
-    upstream: Upstream, folder: Path, sample: float = 1.0, dry: bool = False, redact: str = "email,keys,numbers"
-):
+    upstream: Upstream, folder: Path, sample: float = 1.0, dry: bool = False, redact: str = "email,keys,numbers",
+    ask_readable: bool = False,
+) -> Iterator[Running]:  # fmt: skip
     secrets = Secrets({"PLANTED": KEY})
     recorder = Recorder(Reader("127.0.0.1", "capture", secrets, Patterns.of_options(redact)), None if dry else folder)
-    proxy = Proxy(f"http://127.0.0.1:{upstream.port}", sample, "x-tutelage-opt-out", recorder)
+    proxy = Proxy(f"http://127.0.0.1:{upstream.port}", sample, "x-tutelage-opt-out", recorder, ask_readable)
 
     async def main(stop: asyncio.Event, tell: Callable[[int], None]) -> None:
         async with listening(proxy, "127.0.0.1", 0) as port:

@@ -68,8 +68,8 @@ class Draws:
         self._known: dict[str, _Known] = {}  # by the address of draw 0
 
     def place(self, request: Request, answer: Exchange) -> Request | None:
-        """The request under a draw of its own: as declared where that is free, else the first free one. None when this very
-        answer has that draw, or one of those before the first free one."""
+        """The request under a draw of its own, where the caller must store it: as declared where that is free, else the first
+        free one. None when this very answer has that draw, or one of those before the first free one."""
         address = request.digest
         question = address if request.draw == 0 else replace(request, draw=0).digest
         known, digest = self._known.get(question), _digest(answer)
@@ -79,13 +79,13 @@ class Draws:
             if _digest(self._store.get(address)) == digest:
                 return None
         known = self._known.setdefault(question, _Known())
-        free = self._read_on(request, known)
-        return None if digest in known.answers else free
-
-    def _read_on(self, request: Request, known: _Known) -> Request:
         while self._store.has(address := (free := replace(request, draw=known.end)).digest):
             known.answers.add(_digest(self._store.get(address)))
             known.end += 1
+        if digest in known.answers:
+            return None
+        known.answers.add(digest)
+        known.end += 1
         return free
 
 
