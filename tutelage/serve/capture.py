@@ -15,9 +15,11 @@ from aiohttp import web
 
 from tutelage.collect.draws import alone
 from tutelage.errors import ConfigError, DataError
+from tutelage.hosts import is_loopback
 from tutelage.jsonl import write_pretty
+from tutelage.models.exchange import now_utc
 from tutelage.redact import Patterns, Secrets
-from tutelage.serve.proxy import HEALTH, MAX_LINE, Proxy, checked_upstream, is_loopback, now_utc
+from tutelage.serve.proxy import HEALTH, MAX_LINE, Proxy, checked_upstream
 from tutelage.serve.recording import COUNTS, Reader, Recorder
 
 _DRAIN_S = 30

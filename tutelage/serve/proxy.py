@@ -7,14 +7,11 @@ callers and the provider cannot tell it from a direct connection.
 import asyncio
 import base64
 import hashlib
-import ipaddress
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from urllib.parse import SplitResult, parse_qsl, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import orjson
@@ -23,6 +20,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from tutelage.errors import ConfigError
+from tutelage.hosts import outgoing_proxy
+from tutelage.models.exchange import now_utc
 from tutelage.serve.recording import MAX_COPY_BYTES, Call, Recorder
 from tutelage.serve.unpacking import readable
 from tutelage.wire.captured import Kind, kind_of
@@ -66,7 +65,7 @@ class Proxy:
     ) -> None:
         self._base = checked_upstream(upstream)
         self._prefix = self._base.geturl().rstrip("/")
-        self._proxy = _outgoing_proxy(self._base)
+        self._proxy = outgoing_proxy(self._base.geturl())
         self._sample = sample
         self._opt_out = opt_out_header
         self._ask_readable = ask_readable
@@ -316,25 +315,6 @@ def _keys_of(request: web.Request) -> tuple[tuple[str, str], ...]:
     return tuple((f"CALLER_KEY_{at}", value) for at, value in enumerate(found))
 
 
-def _outgoing_proxy(upstream: SplitResult) -> str | None:
-    """The environment's proxy for that server, if any. No credentials are taken from files: the caller has its own."""
-    host = upstream.hostname or ""
-    return None if is_loopback(host) or proxy_bypass(host) else getproxies().get(upstream.scheme)
-
-
 def _problem(status: int, code: str, message: str) -> web.Response:
     body = {"error": {"message": message, "type": "tutelage_capture_error", "param": None, "code": code}}
     return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine is meant."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def now_utc() -> str:
-    """The time as RFC 3339 in UTC, to the second."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
