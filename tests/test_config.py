@@ -1,10 +1,11 @@
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tutelage.config import RunConfig
 from tutelage.errors import ConfigError
-from tutelage.run_file import load_config, validate
+from tutelage.run_file import load_collect_config, load_config, validate
 
 GOOD = {
     "run": {"name": "x", "seed": 1, "purpose": "internal"},
@@ -169,3 +170,24 @@ def test_a_teacher_is_named_in_one_spelling_and_without_a_secret(changes: dict[s
 def test_azures_query_is_taken() -> None:
     url = "https://x.openai.azure.com/openai/deployments/d?api-version=2025-01-01"
     assert validate(RunConfig, {**GOOD, "teacher": {"url": url, "signal": "text"}}, "here").teacher.url == url
+
+
+def test_toml_dates_are_dates_of_prices() -> None:
+    price = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2, "dated": date(2026, 11, 1)}
+    teacher = {"url": "http://h/v1", "price": price}
+    assert validate(RunConfig, {**GOOD, "teacher": teacher}, "here").teacher.price.dated == "2026-11-01"  # type: ignore[union-attr]
+
+
+def test_each_kind_of_run_file_knows_the_other(tmp_path: Path) -> None:
+    collecting = tmp_path / "c.toml"
+    collecting.write_text('[run]\nname = "c"\nseed = 1\npurpose = "internal"\n[prompts]\npath = "q.jsonl"\nlicence = "own"\n'
+                          '[teacher]\nurl = "http://h/v1"\n')  # fmt: skip
+    with pytest.raises(ConfigError, match="run file of `tutelage collect`"):
+        load_config(collecting)
+    assert load_collect_config(collecting).teacher.signal == "text"
+    assert load_collect_config(collecting, {"teacher.signal": "top-logprobs"}).teacher.signal == "top-logprobs"
+    with pytest.raises(ConfigError, match="leave out /chat/completions"):
+        load_collect_config(collecting, {"teacher.url": "http://h/v1/chat/completions"})
+    collecting.write_text('[task]\nlabels = ["a", "b"]\n')
+    with pytest.raises(ConfigError, match="run file of `tutelage run`"):
+        load_collect_config(collecting)

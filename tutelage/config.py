@@ -1,10 +1,11 @@
 """The tables of run files: one model, validated and frozen, for every key. `run_file` reads them. No torch."""
 
 import re
+from datetime import date
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(gt=0)]
@@ -132,10 +133,15 @@ def parse_rule(label: str, rule: str) -> Rule:
     return Rule(sign, value)
 
 
+def _day(value: Any) -> Any:
+    """TOML has dates of its own; records have text."""
+    return value.isoformat() if type(value) is date else value
+
+
 class PriceTable(Table):
     input_usd_per_mtok: float = Field(ge=0)
     output_usd_per_mtok: float = Field(ge=0)
-    dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    dated: Annotated[str, BeforeValidator(_day)] = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     cached_input_usd_per_mtok: float | None = Field(default=None, ge=0)  # default: as input
     cache_write_usd_per_mtok: float | None = Field(default=None, ge=0)  # default: as input
     batch_discount: float | None = Field(default=None, ge=0, le=1)  # share off in the batch API; default: none
@@ -206,6 +212,8 @@ class TeacherTable(Table):
             raise ValueError("batch = true is for a provider's batch API; weights served here have none")
         if self.url is not None:
             require_plain_url(self.url)
+            if self.url.rstrip("/").endswith("/chat/completions"):
+                raise ValueError("url goes up to /v1: leave out /chat/completions")
             if self.provider in OWN_NAMES:
                 raise ValueError(f"provider {self.provider!r} is for what is served here; url is somebody else's")
         if self.api_key_env is not None and not _NAME.fullmatch(self.api_key_env):
@@ -342,6 +350,13 @@ class CollectConfig(Table):
     teacher: TeacherTable
     sampling: SamplingTable = SamplingTable()
     budget: BudgetTable = BudgetTable()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _words_alone(cls, raw: Any) -> Any:
+        """Open questions are answered in words: log-probabilities come where the run file asks for them."""
+        teacher = raw.get("teacher") if isinstance(raw, dict) else None
+        return {**raw, "teacher": {"signal": "text", **teacher}} if isinstance(teacher, dict) else raw
 
     @model_validator(mode="after")
     def _consistent(self) -> "CollectConfig":

@@ -125,8 +125,10 @@ class Lines:
             parts.append(f"{self._tokens / took:,.0f} tokens/s")
         if self._usd:
             parts.append(f"${self._usd:.4f}")
-        if self._note:
+        if self._note and not final:
             parts.append(self._note)
+        if final and self._began_with:
+            parts.append(f"{self._began_with} of them before")
         if final:
             parts.append(f"took {clock(took)}")
         elif rate > 0:

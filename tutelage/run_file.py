@@ -21,6 +21,8 @@ def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] |
     Raises `ConfigError` with the offending key or value and the fix.
     """
     raw = _read(path)
+    if "prompts" in raw:
+        raise ConfigError(f"{path} is a run file of `tutelage collect`", fix=f"tutelage collect {path}")
     sizes = raw.get("sizes", {})
     if size is not None and size not in sizes:
         known = ", ".join(sorted(sizes)) or "none"
@@ -31,7 +33,10 @@ def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] |
 
 def load_collect_config(path: Path, overrides: dict[str, Any] | None = None) -> CollectConfig:
     """The run file of `tutelage collect`, with dotted overrides applied. Raises `ConfigError`."""
-    return validate(CollectConfig, applied(_read(path), overrides or {}), str(path))
+    raw = _read(path)
+    if "task" in raw:
+        raise ConfigError(f"{path} is a run file of `tutelage run`", fix=f"tutelage run {path}")
+    return validate(CollectConfig, applied(raw, overrides or {}), str(path))
 
 
 class _TeacherAlone(BaseModel):

@@ -214,7 +214,7 @@ def test_a_line_without_end_is_not_read(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_stop_names_the_first_five_and_counts_all(tmp_path: Path) -> None:
-    content = '{"prompt": "a"}\n' + '{"prompt": 5}\n' * 7
+    content = '{"prompt": "a"}\n' + "".join(f'{{"prompt": {number}}}\n' for number in range(7))
     with pytest.raises(DataError, match=r"7 bad rows of 8: line 2: .*; line 6: .* and 2 more\n") as caught:
         read(tmp_path, content)
     assert "line 7" not in caught.value.message
@@ -222,6 +222,12 @@ def test_stop_names_the_first_five_and_counts_all(tmp_path: Path) -> None:
     found = read(tmp_path, content, bad_rows="skip")
     assert [row.line for row in found.bad] == [2, 3, 4, 5, 6, 7, 8]
     assert len(list(found)) == 1
+
+
+def test_one_mistake_in_every_row_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n' + '{"prompt": 5}\n' * 7)
+    with pytest.raises(DataError, match=r"7 of 8 rows, from line 2 on: prompt is 5"):
+        read_questions(tmp_path / "prompts.jsonl", PromptsTable(path="prompts.jsonl", licence="own"))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:

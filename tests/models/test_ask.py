@@ -429,3 +429,15 @@ def test_no_netrc_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with serving(Teacher()) as teacher, Store(tmp_path / "store") as store:
         run(make(teacher, store), plain(2))
         assert all("Authorization" not in headers for headers in teacher.headers)
+
+
+def test_questions_that_the_endpoint_finds_too_long_say_nothing_of_the_others(tmp_path: Path) -> None:
+    """Four of them first in the file, and no limit known beforehand."""
+    teacher = Teacher()
+    said = "This model's maximum context length is 100 tokens"
+    teacher.fault = lambda number, request: problem(400, {}, said) if number <= 4 else None
+    with serving(teacher), Store(tmp_path) as store:
+        asking = make(teacher, store)
+        with pytest.raises(PartialError, match="4 of 30"):
+            run(asking, plain(30))
+        assert (asking.answered, len(asking.refusals)) == (26, 4)

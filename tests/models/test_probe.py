@@ -21,7 +21,7 @@ from tests.models.fake_endpoint import Fake, refusal, split
 from tutelage.errors import SignalError, TeacherError
 from tutelage.models.base import Endpoint
 from tutelage.models.prices import PriceList, price_list
-from tutelage.models.probe import Probe, best_k, load, offered_signals, require_signal, save, supervision
+from tutelage.models.probe import Item, Probe, best_k, load, offered_signals, require_signal, save, supervision
 from tutelage.models.probing.asker import Asker, shortened
 from tutelage.models.probing.bodies import entries_echo, entries_prompt_logprobs, listed
 from tutelage.models.probing.checks import apart, mass_ppm, processing, sampled_listed
@@ -548,3 +548,15 @@ def test_gemini(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answers(found, "token_ids", "token_bytes", "scores_echo", "deterministic") == ["yes", "no", "no", "yes"]
     with pytest.raises(TeacherError, match="API key not valid"):
         vendor_probed(vendors.Gemini(gemini_says), "gemini", monkeypatch, "a-wrong-key-0000")
+
+
+def test_what_a_probe_could_not_find_out_is_not_no() -> None:
+    numbers = ("probe_version", "context_tokens", "top_k_own", "entries_own", "top_k_supplied", "tokens_before")
+    fields: dict[str, Any] = dict.fromkeys(Probe.__dataclass_fields__, "")
+    fields |= dict.fromkeys((*numbers, "calls", "tokens", "nusd"), 0) | {"models_reported": (), "fingerprints": ()}
+    silent = Probe(**{**fields, "evidence": {}, "items": (Item("text", "unknown", "the spending limit of the probe"),)})
+    require_signal(silent, "text")
+    require_signal(silent, "top-logprobs", 20)
+    mute = replace(silent, items=(Item("text", "no", "HTTP 400"),))
+    with pytest.raises(SignalError, match="HTTP 400"):
+        require_signal(mute, "text")

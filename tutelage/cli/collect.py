@@ -1,10 +1,14 @@
 """`tutelage collect`: ask a teacher about open questions; running it again asks only what is not answered."""
 
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from tutelage.errors import TermsError
 
 if TYPE_CHECKING:
     from tutelage.pipeline.collecting import Collected
@@ -60,6 +64,9 @@ def collect(
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.run_file import applied, load_collect_config, validate
 
+    if teacher is not None and teacher != "embedded" and not teacher.startswith(("http://", "https://")):
+        shown = "" if set(teacher) & set("?@") else f" {teacher!r}"  # it may hold a key
+        raise ConfigError(f"--teacher{shown} is no URL", fix='give "embedded" or a URL such as http://host:8000/v1')
     said = _said(teacher, model, api_key_env, licence, max_cost)
     overrides = {**said, **parse_overrides(set_)}
     if source.suffix == ".toml":
@@ -70,7 +77,11 @@ def collect(
         config = validate(CollectConfig, applied(_questions_alone(source), overrides), "the command line")
     folder = out or Path("runs") / config.run.name
     progress = Quiet() if quiet else Lines()
-    with stop_on_signals(progress) as stop, Run(folder, progress, stop, default_signer()) as under_way:
+    with (
+        stop_on_signals(progress) as stop,
+        _with_hint(source, licence),
+        Run(folder, progress, stop, default_signer()) as under_way,
+    ):
         found = ask(config, under_way)
     if json:
         print_json({**found._asdict(), "folder": str(folder)})
@@ -79,16 +90,30 @@ def collect(
     return 0
 
 
+@contextmanager
+def _with_hint(source: Path, licence: str | None) -> Iterator[None]:
+    """What the terms lack is said as a flag to whoever uses flags."""
+    try:
+        yield
+    except TermsError as error:
+        if source.suffix == ".toml" or licence is not None:
+            raise
+        fix = f"{error.fix}; on the command line: --licence ID, where the model's weights are public"
+        raise TermsError(error.message, fix=fix) from None
+
+
 def describe(found: "Collected", folder: Path) -> str:
     """What came of it, in plain lines."""
     from tutelage.records import NUSD_PER_USD
 
     cost, expected = found.settled_nusd / NUSD_PER_USD, found.expected_nusd / NUSD_PER_USD
-    maybe = f", and up to ${found.unresolved_nusd / NUSD_PER_USD:.4f} nobody told of" if found.unresolved_nusd else ""
+    unknown = found.unresolved_nusd / NUSD_PER_USD
+    maybe = f", and up to ${unknown:.4f} for calls whose end nobody knows" if unknown else ""
     refused = f", {found.refused:,} refused (collect/refused.jsonl)" if found.refused else ""
+    cut = f"; {found.cut:,} were cut at max_tokens" if found.cut else ""
     return "\n".join(
         [
-            f"answers   {found.answered:,} of {found.draws:,} to {found.questions:,} questions{refused}",
+            f"answers   {found.answered:,} of {found.draws:,} to {found.questions:,} questions{refused}{cut}",
             f"cost      ${cost:.4f}{maybe}; about ${expected:.4f} was expected",
             f"export    tutelage export {shlex.quote(str(folder))} --out answers.jsonl",
         ]

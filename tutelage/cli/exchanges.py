@@ -4,7 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 
-def export_(folder: Path, *, out: Path, form: Literal["prompt-completion", "messages"] = "prompt-completion") -> int:
+def export_(
+    folder: Path,
+    *,
+    out: Path,
+    form: Literal["prompt-completion", "messages"] = "prompt-completion",
+    everything: bool = False,
+) -> int:
     """Write the answers of a run as one file in Hugging Face columns. Answers kept for the proof are left out.
 
     Parameters
@@ -15,18 +21,27 @@ def export_(folder: Path, *, out: Path, form: Literal["prompt-completion", "mess
         The file to write: .jsonl or .parquet.
     form
         One column `messages`, or the columns `prompt` and `completion`; `tools` and `metadata` come with both.
+    everything
+        Also answers that an earlier collection with other settings left in the folder.
     """
     from tutelage.collect.exporting import export
     from tutelage.errors import ConfigError
+    from tutelage.jsonl import read_lines
     from tutelage.store.store import Store
 
     kind = out.suffix.lower().removeprefix(".")
     if kind not in ("jsonl", "parquet"):
         raise ConfigError(f"--out {out}: what should it be?", fix="let the name end in .jsonl or .parquet")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.absolute().parent}", fix="make it, or mend the path")
     if not (folder / "store").is_dir():
         raise ConfigError(f"{folder} has no store", fix="give a run folder, such as runs/NAME")
+    collected = folder / "collect" / "exchanges.jsonl"
+    addresses = None
+    if collected.is_file() and not everything:
+        addresses = [row["address"] for row in read_lines(collected)]
     with Store(folder / "store") as store:
-        done = export(store, out, kind, form=form)  # type: ignore[arg-type]
+        done = export(store, out, kind, addresses, form=form)  # type: ignore[arg-type]
     left = [f"{done.held_out:,} kept for the proof"] if done.held_out else []
     left += [f"{done.completions:,} plain completions"] if done.completions else []
     print(f"{out}: {done.rows:,} answers" + (f"; left out: {', '.join(left)}" if left else ""))
@@ -65,9 +80,14 @@ def import_(
     """
     from tutelage.collect.draws import alone
     from tutelage.collect.importing import Declared, import_file
+    from tutelage.errors import ConfigError
     from tutelage.redact import Secrets
     from tutelage.store.store import Store
+    from tutelage.terms.model import TermsEntry
+    from tutelage.terms.registry import load_registry
 
+    if licence and not isinstance(load_registry().find(licence), TermsEntry):
+        raise ConfigError(f"--licence {licence!r} is not known", fix="write own, or an id of `tutelage terms list`")
     declared, secrets = Declared(model, provider, licence), Secrets.of_environment()
     with alone(out), Store(out / "store") as store:
         done = import_file(file, store, declared, secrets, bad_rows=bad_rows)

@@ -32,10 +32,18 @@ def check(
 
     from tutelage.cli.output import print_json
     from tutelage.cli.overrides import parse_overrides
-    from tutelage.pipeline.gate import check_terms
-    from tutelage.run_file import load_config
+    from tutelage.pipeline.gate import check_terms, may_ask
+    from tutelage.run_file import is_collection, load_collect_config, load_config
     from tutelage.terms.check import describe
 
+    if is_collection(run_file):
+        permission = may_ask(load_collect_config(run_file, parse_overrides(set_)), datetime.now(UTC).date().isoformat())
+        if json:
+            print_json({"permitted": permission.together.permits, "verdicts": permission.to_json()})
+        else:
+            verdicts = (permission.teacher, permission.data, *permission.inherited)
+            print("\n".join(describe(verdict) for verdict in verdicts))
+        return 0 if permission.together.permits else 1
     gate = check_terms(load_config(run_file, size, parse_overrides(set_)), datetime.now(UTC).date().isoformat())
     if json:
         verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base, "inherited": list(gate.inherited)}

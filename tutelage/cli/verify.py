@@ -60,6 +60,11 @@ def verify(
     if path.is_dir() and not any(
         (path / name).exists() for name in ("ledger/log.jsonl", "provenance", "statement.json")
     ):
+        if (path / "store").is_dir():
+            raise ConfigError(
+                f"{path} holds captured or imported answers: nobody made a record of how they came about",
+                fix="verify a folder that `tutelage run` or `tutelage collect` made",
+            )
         raise ConfigError(f"{path} has no record", fix="give a run folder, its provenance folder, or a disclosure")
     if history is not None and not history.is_file():
         raise ConfigError(f"there is no file {history}", fix="give the history file that the key's owner published")

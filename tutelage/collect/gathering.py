@@ -24,6 +24,7 @@ BYTES_A_TOKEN = 4  # of prose, roughly; for estimates alone
 _TEMPLATE_TOKENS = 12
 _SHOWN = 5
 _LOOKED_UP = 500
+_PREVIEW = 80  # characters of a question, so that a person finds its row
 
 
 class Draw(NamedTuple):
@@ -129,7 +130,8 @@ def noted(asked: Iterable[Draw], note: Path) -> Iterator[Request]:
     note.parent.mkdir(parents=True, exist_ok=True)
     with writing(note), note.open("wb") as file:
         for question, request in asked:
-            row = {"prompt": question.prompt_id, "draw": request.draw, "address": request.digest}
+            said = question.messages[-1].content[:_PREVIEW]
+            row = {"prompt": question.prompt_id, "draw": request.draw, "address": request.digest, "question": said}
             file.write(orjson.dumps(row) + b"\n")
             yield request
 
@@ -150,6 +152,7 @@ def write_answers(asking: Asking, note: Path, out: Path) -> int:
                     address = row["address"]
                     if address in digests:
                         answered += 1
+                        del row["question"]
                         yield row | {"exchange": digests[address]}
                     else:
                         refused.append({**row, "reason": reasons.get(address, "refused")})

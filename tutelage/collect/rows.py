@@ -71,6 +71,11 @@ def need_pyarrow(path: Path) -> Any:
 
 def listed(path: Path, bad: Sequence[BadRow], total: int, fix: str) -> DataError:
     """The error that names the first bad rows and counts all."""
+    problems = {row.problem for row in bad}
+    if len(problems) == 1 and len(bad) > 1:  # one mistake, told once
+        return DataError(
+            f"{path}: {len(bad):,} of {total:,} rows, from line {bad[0].line} on: {bad[0].problem}", fix=fix
+        )
     shown = "; ".join(f"line {row.line}: {row.problem}" for row in bad[:_SHOWN])
     more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
     return DataError(f"{path} has {len(bad)} bad rows of {total}: {shown}{more}", fix=fix)

@@ -56,7 +56,7 @@ class Asking:
     fatal: TutelageError | None = None
     row_of_failures: int = 0
     without_form: int = 0
-    unsent: int = 0  # refused by us: too long for the model
+    unsent: int = 0  # refused for what they are, by us or the endpoint: that tells nothing of other questions
     beyond: Beyond = NOTHING_BEYOND
     silence_told: bool = False
 
@@ -300,6 +300,9 @@ def _give_up(asking: Asking, todo: Todo, why: AskAgain | Refused, attempts: int)
     """The question goes without an answer. Raises `TeacherError` or `SignalError` when that is the rule."""
     is_refused = isinstance(why, Refused)
     _name(asking, Failure(todo.address, why.reason, attempts, now_utc(), is_refused))
+    if isinstance(why, Refused) and why.is_about_it:
+        asking.unsent += 1
+        return
     if isinstance(why, WithoutForm):
         asking.without_form += 1
         if asking.without_form >= ROW_OF_FAILURES and not asking.answered:

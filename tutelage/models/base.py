@@ -108,10 +108,14 @@ class AskAgain(Exception):
 
 class Refused(Exception):
     """The endpoint will not answer this question, whatever others it answers: too long, or against its policy.
-    `may_be_billed`: its answer cannot be used, and may have been charged for."""
+    `may_be_billed`: its answer cannot be used, and may have been charged for. `is_about_it`: the endpoint says that it is
+    this very question, so that it tells nothing of the next."""
 
-    def __init__(self, reason: str, body: bytes = b"", *, may_be_billed: bool = False) -> None:
+    def __init__(
+        self, reason: str, body: bytes = b"", *, may_be_billed: bool = False, is_about_it: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.body = body
         self.may_be_billed = may_be_billed
+        self.is_about_it = is_about_it

@@ -27,6 +27,9 @@ MAX_BODY_BYTES = 32 << 20
 _RETRY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _MAYBE_ANSWERED = {408, 502, 504, 520, 522, 524}  # from a gateway: the model behind it may have answered, and charged
 _FINISHED = ("stop", "length", "tool_calls", "content_filter", "function_call")
+_TOO_LONG = re.compile(
+    r"context.{0,20}length|too (long|large|many tokens)|maximum.{0,20}(context|tokens)|moderat", re.I
+)
 _MODERATED = re.compile(r"moderat|flagged|policy|policies|safety|blocked|disallowed|content", re.IGNORECASE)
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "cf-ray")
 
@@ -161,7 +164,7 @@ class HttpModel:
         if status in (400, 413, 414, 422):
             if _is_about_the_key(text):  # Gemini says so with 400
                 return self._final(401, text)
-            return Refused(f"HTTP {status}: {text}", body)
+            return Refused(f"HTTP {status}: {text}", body, is_about_it=status == 413 or bool(_TOO_LONG.search(text)))
         if status == 403 and (self._has_answered or _MODERATED.search(text)):
             return Refused(f"HTTP {status}: {text}", body)  # not the key: others were answered, or it says so
         return self._final(status, text)
@@ -176,7 +179,9 @@ class HttpModel:
     def _final(self, status: int, text: str) -> TeacherError:
         endpoint = self.endpoint
         fixes = {
-            401: f"check the key in {endpoint.key_env or 'teacher.api_key_env'}: wrong, expired or revoked",
+            401: f"check the key in {endpoint.key_env}: wrong, expired or revoked"
+            if endpoint.key_env
+            else "no key was sent: name the variable that holds it in teacher.api_key_env (--api-key-env)",
             403: "check that this key may use this model",
             404: f"check teacher.url and teacher.model (asked for {endpoint.model!r}); list models with GET /v1/models",
         }

@@ -1,7 +1,7 @@
 """Asking a teacher about open questions: terms, questions, answers, in a run folder of their own."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,11 +21,11 @@ from tutelage.collect.questions import Questions, read_questions
 from tutelage.config import CollectConfig, SamplingTable, TeacherTable
 from tutelage.errors import ConfigError, DataError, TutelageError
 from tutelage.jsonl import pretty, read_lines, write_whole
+from tutelage.ledger.merkle import commitment
 from tutelage.models.base import Endpoint
 from tutelage.models.exchange import Terms
 from tutelage.models.questions import ask_all
 from tutelage.models.teachers import BUILT_IN, api_of, dialect_of
-from tutelage.pipeline.commit import commit_exchanges
 from tutelage.pipeline.gate import Permission, may_ask, teacher_name
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.serving import remote, serve_teacher, weights_in
@@ -42,12 +42,14 @@ OUTPUTS = ("collect/exchanges.jsonl", "collect/refused.jsonl")
 
 
 class Collected(NamedTuple):
-    """What a collection came to. Money in nano-USD; `expected_nusd` is what it was thought to cost beforehand."""
+    """What a collection came to; `cut` answers ended at `max_tokens`. Money in nano-USD; `expected_nusd` is what it was
+    thought to cost beforehand."""
 
     questions: int
     draws: int
     answered: int
     refused: int
+    cut: int
     expected_nusd: int
     settled_nusd: int
     unresolved_nusd: int
@@ -89,7 +91,9 @@ def _check(config: CollectConfig, run: Run) -> Permission:
     done = run.stage("terms", 1, settings, {"registry": permission.standing}, (name,), work)
     for warning in done.facts["warnings"]:
         run.progress.say(f"terms: warning: {warning}")
-    run.progress.say(f"terms: {permission.together.status} for {config.run.purpose}")
+    conditions = "; ".join(dict.fromkeys(condition.words for condition in permission.together.conditions))
+    on = f", if: {conditions}" if conditions else ""
+    run.progress.say(f"terms: {permission.together.status} for {config.run.purpose}{on}")
     return permission
 
 
@@ -134,7 +138,10 @@ def _questions(config: CollectConfig, run: Run) -> Done:
     try:
         digest = digest_file(path)
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}", fix="check prompts.path") from None
+        raise DataError(
+            f"cannot read {path.absolute()}: {error.strerror}",
+            fix="check prompts.path: it counts from the folder that the command is given in",
+        ) from None
     return run.stage("questions", 1, settings, {"file": digest}, (QUESTIONS.as_posix(),), work)
 
 
@@ -156,6 +163,24 @@ def _json_of(name: str | None, key: str) -> str:
         raise ConfigError(f"sampling.{key} = {name!r}: {error}", fix="name a file that holds JSON") from None
 
 
+class _Committed(NamedTuple):
+    root: str
+    cut: int
+
+
+def _committed(run: Run) -> _Committed:
+    """The root over the answers, and how many of them ended where `max_tokens` did."""
+    cut = 0
+
+    def answers() -> Iterator[bytes]:
+        nonlocal cut
+        for pair in run.store.pairs(row["address"] for row in read_lines(run.folder / OUTPUTS[0])):
+            cut += pair.exchange["finish_reason"] == "length"
+            yield canonical(pair.exchange)
+
+    return _Committed(commitment(run.key, "collect", answers()), cut)
+
+
 def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Done) -> Collected:
     """The collect stage: every draw of every question."""
     teacher, sampling, file = config.teacher, config.sampling, run.folder / QUESTIONS
@@ -174,6 +199,7 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
             expected = expected_nusd(written, sampling, how.prices)
             run.progress.say(
                 f"cost: about ${expected / NUSD_PER_USD:.4f} ({how.prices.source}); limit ${config.budget.max_cost_usd:g}"
+                + ("" if expected <= config.budget.max_cost_usd * NUSD_PER_USD else ": it will not do for all of them")
                 if how.prices.bound_nusd(1, 1)
                 else f"cost: none ({how.prices.source})"
             )
@@ -187,15 +213,15 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
                     run.progress.say(f"{unanswered} questions without an answer are named in {run.folder / UNANSWERED}")
                 raise
             answered = write_answers(how, note, run.folder / "collect")
-            rows = read_lines(run.folder / OUTPUTS[0])
-            commitment = commit_exchanges(run, "collect", (row["address"] for row in rows))
+            committed = _committed(run)
         spent = run.store.spent()
         return {
             "questions": written.questions,
             "draws": total,
             "answered": answered,
             "refused": len(how.refusals),
-            "commitment": commitment,
+            "commitment": committed.root,
+            "cut": committed.cut,
             "expected_nusd": expected,
             **spent._asdict(),
             "teacher_weights": dict(served.weights),

@@ -53,6 +53,8 @@ class Run:
         self._environment = ""
 
     def __enter__(self) -> Self:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise StorageError(f"{self.folder} is a file", fix="choose another --out: a run is a folder")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = (self.folder / ".lock").open("w")
