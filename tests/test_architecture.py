@@ -13,7 +13,20 @@ PACKAGE = Path(__file__).parents[1] / "tutelage"
 # use each other (never in a circle); below, packages of one row may not.
 ROWS = (
     {"errors", "canon"},
-    {"records", "wire", "config", "run_file", "hosts", "redact", "schema", "resources", "jsonl", "progress", "hardware", "meter"},
+    {
+        "records",
+        "wire",
+        "config",
+        "run_file",
+        "hosts",
+        "redact",
+        "schema",
+        "resources",
+        "jsonl",
+        "progress",
+        "hardware",
+        "meter",
+    },
     {"signals", "tasks", "prompts"},
     {"losses", "stats"},
     {"store", "ledger", "terms"},
