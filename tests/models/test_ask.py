@@ -441,3 +441,14 @@ def test_questions_that_the_endpoint_finds_too_long_say_nothing_of_the_others(tm
         with pytest.raises(PartialError, match="4 of 30"):
             run(asking, plain(30))
         assert (asking.answered, len(asking.refusals)) == (26, 4)
+
+
+def test_a_server_that_answers_nonsense_is_not_said_to_be_silent(tmp_path: Path) -> None:
+    teacher = Teacher()
+    teacher.fault = lambda number, request: web.Response(text="<html>hello</html>")
+    with (
+        serving(teacher),
+        Store(tmp_path) as store,
+        pytest.raises(TeacherError, match="answers nothing that can be used"),
+    ):
+        run(make(teacher, store), plain(5))

@@ -32,3 +32,16 @@ def test_a_resumed_stage_counts_the_time_of_its_earlier_tries(tmp_path: Path) ->
         again = run.stage("train", 1, {}, {"data": DIGEST}, ("made",), work)
         assert again.facts == done.facts
         assert list(run.log.statements())[-1].facts["wall_ms"] == done.facts["wall_ms"]
+
+
+def test_a_large_store_without_its_index_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    heard = type("Heard", (Quiet,), {"say": lambda self, line: said.append(line)})()
+    monkeypatch.setattr("tutelage.pipeline.run._SILENT_BYTES", 10)
+    with Run(tmp_path, heard, Stop()) as run:
+        run.store.put_record("probe", {"probe_version": 1})
+    assert said == []
+    (tmp_path / "store" / "index.sqlite").unlink()
+    with Run(tmp_path, heard, Stop()):
+        pass
+    assert "made anew" in said[0]

@@ -354,8 +354,10 @@ async def pause(asking: Asking, seconds: float) -> None:
 def _unreachable(asking: Asking, reason: str = "") -> TeacherError:
     last = next(iter([*asking.failures[-1:], *asking.refusals[-1:]]), None)
     why = reason or (last.reason if last else "no reason given")
+    is_nonsense = why.startswith(("unusable answer", "an empty answer"))
+    says = "answers nothing that can be used" if is_nonsense else "does not answer"
     return TeacherError(
-        f"{asking.model.endpoint.base_url} does not answer: {why}",
+        f"{asking.model.endpoint.base_url} {says}: {why}",
         fix="check that the server runs, that teacher.url is right and that it takes such questions; answers are kept",
     )
 

@@ -31,6 +31,7 @@ from tutelage.records import Statement
 from tutelage.store.store import Store
 
 Facts = dict[str, Any]
+_SILENT_BYTES = 200_000_000  # of answers that may be read again without a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Run:
             raise StorageError(
                 f"another process is working in {self.folder}", fix="wait for it, or choose another --out"
             ) from None
+        _tell_of_reading(self.folder / "store", self.progress)
         self.store = Store(self.folder / "store")
         self.key = self._run_key()
         self.log = Log(self.folder, origin_of(self.key), self.signer)
@@ -203,6 +205,13 @@ class Run:
                 f"{path} is no run key of 32 bytes", fix="restore it from a copy; the salts depend on it"
             )
         return key
+
+
+def _tell_of_reading(store: Path, progress: Progress) -> None:
+    """A large store without its index is read whole: a person must know what takes so long."""
+    size = sum(path.stat().st_size for path in store.glob("*.seg"))
+    if size > _SILENT_BYTES and not (store / "index.sqlite").exists():
+        progress.say(f"store: its index is made anew from {size / 1e9:.1f} GB of answers, about {size / 1e8:.0f} s")
 
 
 def origin_of(run_key: bytes) -> str:
