@@ -33,6 +33,7 @@ from tests.models.batches import (
 from tutelage.errors import Interrupted, PartialError
 from tutelage.models.batch import Pace
 from tutelage.models.exchange import bound_of
+from tutelage.models.prices import PriceList
 from tutelage.store.store import Store
 
 
@@ -320,3 +321,20 @@ def test_killed_before_any_line_that_is_written(tmp_path: Path) -> None:
         if not was_killed:
             break
     assert number == 15  # 9 lines of the first job, 5 of the second; a 15th would be too many
+
+
+def test_a_job_taken_up_again_at_dearer_prices_is_held_at_what_was_set_aside(tmp_path: Path) -> None:
+    """What it was counted with is taken back, no more: what else was spent stays spent."""
+    dearer = PriceList(9 * 10**9, 18 * 10**9, "test", "2026-02-01", tier="batch")
+    with serving_batches(Desk(polls_needed=4)) as desk, Store(tmp_path) as store:
+        first = make(desk, store, "openai")
+        desk.hook = lambda event: first.stop.set() if event == "poll" else None
+        with pytest.raises(Interrupted):
+            run(first, questions(4))
+        aside, elsewhere = store.spent().unresolved_nusd, 10**9
+        again = make(desk, store, "openai", prices=dearer)
+        again.budget.spent_nusd += elsewhere
+        desk.hook = lambda event: again.stop.set() if event == "poll" else None
+        with pytest.raises(Interrupted):
+            run(again, questions(4))
+        assert (again.budget.spent_nusd, again.budget.reserved_nusd) == (elsewhere, aside)

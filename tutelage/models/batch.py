@@ -131,7 +131,7 @@ class _Work:
                 read.append(todo)
                 continue
             left.discard(todo.address)
-            self._claim(owner[todo.address], todo, reserved, noted)
+            self._claim(owner[todo.address], todo, noted)
         self.source = chain(read, source)
         for running in by_token.values():
             job = running.job
@@ -147,19 +147,19 @@ class _Work:
         if self.running:
             self.asking.progress.say(f"{len(self.running)} batches of an earlier start are looked for")
 
-    def _claim(self, running: _Running, todo: Todo, reserved: dict[str, set[str]], noted: dict[str, set[str]]) -> None:
+    def _claim(self, running: _Running, todo: Todo, noted: dict[str, set[str]]) -> None:
         job, bound = running.job, bound_of(todo.request, self.asking.prices)
-        entry = Entry(todo, bound, job.attempts[todo.address])
+        attempt = job.attempts[todo.address]
+        aside = self.asking.store.reserved(todo.address, attempt)
+        if aside is not None:  # at the prices of that day
+            bound = bound._replace(nusd=aside.nusd)
+        entry = Entry(todo, bound, attempt)
         if todo.address in noted[job.token]:
             running.failed.append((entry, AskAgain("no usable answer in a batch before")))
             return
         running.waiting[todo.address] = entry
-        if job.batch_id or todo.address in reserved[job.token]:  # what may be spent is a reservation again
-            budget = self.asking.budget
-            budget.spent_nusd -= min(bound.nusd, budget.spent_nusd)
-            budget.spent_tokens -= min(bound.tokens, budget.spent_tokens)
-            budget.reserved_nusd += bound.nusd
-            budget.reserved_tokens += bound.tokens
+        if aside is not None:  # what may be spent is a reservation again
+            self.asking.budget.reopen(aside.nusd, aside.tokens, bound.nusd, bound.tokens)
 
     def _dissolve(self, running: _Running, reserved: Iterable[str]) -> None:
         """A job that was never submitted: nothing was paid, and its questions are asked in another."""

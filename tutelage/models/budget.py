@@ -63,6 +63,13 @@ class Budget:
         if self._line:
             self._line.move()
 
+    def reopen(self, spent_nusd: int, spent_tokens: int, nusd: int, tokens: int) -> None:
+        """A call of an earlier start that was counted as spent, since nobody knew its end, is under way again."""
+        self.spent_nusd -= min(spent_nusd, self.spent_nusd)
+        self.spent_tokens -= min(spent_tokens, self.spent_tokens)
+        self.reserved_nusd += nusd
+        self.reserved_tokens += tokens
+
     def _grant(self, need: _Need) -> int:
         free_nusd, free_tokens = self.max_nusd - self.spent_nusd, self.max_tokens - self.spent_tokens
         if need.nusd > free_nusd or need.tokens > free_tokens:

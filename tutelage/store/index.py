@@ -69,6 +69,13 @@ class Spent(NamedTuple):
     unresolved_tokens: int
 
 
+class Reserved(NamedTuple):
+    """What was set aside for one call."""
+
+    nusd: int
+    tokens: int
+
+
 class Index:
     """The index of one store folder. Every method raises `StorageError` when the database cannot be used (disk full)."""
 
@@ -176,6 +183,14 @@ class Index:
             if not rows:
                 return
             last = rows[-1]
+
+    def reserved(self, address: str, attempt: int) -> Reserved | None:
+        """The newest open reservation of a call."""
+        self.flush()
+        query = "SELECT nusd, tokens FROM reservation WHERE request = ? AND attempt = ? ORDER BY segment DESC, offset DESC"
+        with self._telling():
+            row = self._database.execute(query, (key_of(address), attempt)).fetchone()
+        return None if row is None else Reserved(*row)
 
     def spent(self) -> Spent:
         self.flush()

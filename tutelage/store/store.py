@@ -13,7 +13,7 @@ from tutelage.errors import StorageError
 from tutelage.records import Attempt, Exchange, Failure, Request, Reservation
 from tutelage.store import segment
 from tutelage.store.fold import SCANNED
-from tutelage.store.index import AT_ONCE, Index, Place, Spent
+from tutelage.store.index import AT_ONCE, Index, Place, Reserved, Spent
 
 __all__ = ["Pair", "Spent", "Store", "body_record"]
 _OWN_KINDS = {*SCANNED, "attempt", "failure"}  # written by methods of their own
@@ -125,6 +125,10 @@ class Store:
         unresolved are reservations without either, and what attempts left open. Our own student's answers cost nothing."""
         self._index.catch_up()
         return self._index.spent()
+
+    def reserved(self, address: str, attempt: int) -> Reserved | None:
+        """What is still set aside for a call of whose end nobody knows; None when it has ended, or there was none."""
+        return self._index.reserved(address, attempt)
 
     def get(self, address: str) -> Exchange:
         """The first answer stored under that address. Raises `StorageError` when there is none."""
