@@ -221,6 +221,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="where to work (default: the system's folder for temporary files)")
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
+    if chosen.work is not None:
+        chosen.work.mkdir(parents=True, exist_ok=True)
     known = about()
     for part in chosen.part or PARTS:
         print(part, file=sys.stderr)

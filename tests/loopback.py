@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Queue
 from typing import Any
 
 from aiohttp import web
@@ -81,23 +82,17 @@ class Teacher:
 
 
 @contextmanager
-def serving(teacher: Teacher) -> Iterator[Teacher]:
-    """The teacher on a free loopback port, in a thread."""
+def on_loopback(app: web.Application) -> Iterator[str]:
+    """The application on a free loopback port, in a thread; gives its base URL, without a path."""
     loop = asyncio.new_event_loop()
-    ready = threading.Event()
+    ready: Queue[int] = Queue()
 
     async def start() -> web.AppRunner:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", teacher.handle)
-        app.router.add_post("/v1/completions", teacher.handle)
-        teacher.add_routes(app)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-        teacher.base_url = f"http://127.0.0.1:{port}/v1"
-        ready.set()
+        ready.put(site._server.sockets[0].getsockname()[1])  # type: ignore[union-attr]
         return runner
 
     def run() -> None:
@@ -108,12 +103,23 @@ def serving(teacher: Teacher) -> Iterator[Teacher]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert ready.wait(10)
     try:
-        yield teacher
+        yield f"http://127.0.0.1:{ready.get(timeout=10)}"
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+
+
+@contextmanager
+def serving(teacher: Teacher) -> Iterator[Teacher]:
+    """The teacher on a free loopback port."""
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", teacher.handle)
+    app.router.add_post("/v1/completions", teacher.handle)
+    teacher.add_routes(app)
+    with on_loopback(app) as base:
+        teacher.base_url = f"{base}/v1"
+        yield teacher
 
 
 def problem(status: int, headers: dict[str, str] | None = None, message: str = "") -> web.Response:

@@ -6,7 +6,6 @@ Jobs go on by being polled. Results come shuffled. What is paid for is counted b
 import asyncio
 import json
 import random
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
+
+from tests.loopback import on_loopback
 
 OK, INVALID, ERROR, EXPIRED, MISSING, TWICE, GARBAGE, EMPTY, SKIPPED, UNTOLD = (
     "ok", "invalid", "error", "expired", "missing", "twice", "garbage", "empty", "skipped", "untold"
@@ -444,38 +445,15 @@ def answer_to(text: str) -> str:
 
 @contextmanager
 def serving_batches(desk: Desk) -> Iterator[Desk]:
-    """The three APIs on a free loopback port, in a thread. `desk.base_url` is the port's, without a path."""
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
+    """The three APIs on a free loopback port. `desk.base_url` is the port's, without a path."""
 
     @web.middleware
     async def note(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
         desk.headers.append({name.lower(): value for name, value in request.headers.items()})
         return await handler(request)
 
-    async def start() -> web.AppRunner:
-        app = web.Application(middlewares=[note], client_max_size=256 << 20)
-        for part in (OpenAIDesk(desk), AnthropicDesk(desk), GeminiDesk(desk)):
-            app.add_routes(part.routes())
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        desk.base_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
-        ready.set()
-        return runner
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        runner = loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
+    app = web.Application(middlewares=[note], client_max_size=256 << 20)
+    for part in (OpenAIDesk(desk), AnthropicDesk(desk), GeminiDesk(desk)):
+        app.add_routes(part.routes())
+    with on_loopback(app) as desk.base_url:
         yield desk
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)

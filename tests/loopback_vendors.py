@@ -6,13 +6,13 @@ They refuse what the real ones refuse: a wrong key, unknown fields, tool results
 import asyncio
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
 
+from tests.loopback import on_loopback
 from tutelage.models.base import Dialect, Endpoint, Reply
 from tutelage.models.http import HttpModel
 from tutelage.records import Request
@@ -134,35 +134,11 @@ def gemini_error(status: int, name: str, message: str, retry_s: str | None = Non
 
 @contextmanager
 def serving(vendor: Vendor) -> Iterator[Vendor]:
-    """The vendor on a free loopback port, in a thread; `base_url` is without a path."""
-    loop = asyncio.new_event_loop()
-    ready = threading.Event()
-
-    async def start() -> web.AppRunner:
-        app = web.Application()
-        app.router.add_post(vendor.path, vendor.handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        vendor.base_url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
-        ready.set()
-        return runner
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        runner = loop.run_until_complete(start())
-        loop.run_forever()
-        loop.run_until_complete(runner.cleanup())
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert ready.wait(10)
-    try:
+    """The vendor on a free loopback port; `base_url` is without a path."""
+    app = web.Application()
+    app.router.add_post(vendor.path, vendor.handle)
+    with on_loopback(app) as vendor.base_url:
         yield vendor
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
 
 
 def asked(vendor: Vendor, dialect: Dialect, request: Request, key: str = KEY) -> Reply:

@@ -187,7 +187,9 @@ class Index:
     def reserved(self, address: str, attempt: int) -> Reserved | None:
         """The newest open reservation of a call."""
         self.flush()
-        query = "SELECT nusd, tokens FROM reservation WHERE request = ? AND attempt = ? ORDER BY segment DESC, offset DESC"
+        query = (
+            "SELECT nusd, tokens FROM reservation WHERE request = ? AND attempt = ? ORDER BY segment DESC, offset DESC"
+        )
         with self._telling():
             row = self._database.execute(query, (key_of(address), attempt)).fetchone()
         return None if row is None else Reserved(*row)
