@@ -167,8 +167,16 @@ def test_a_teacher_is_named_in_one_spelling_and_without_a_secret(changes: dict[s
     assert ":secret" not in str(caught.value)
 
 
-def test_azures_query_is_taken() -> None:
-    url = "https://x.openai.azure.com/openai/deployments/d?api-version=2025-01-01"
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://x.openai.azure.com/openai/deployments/d?api-version=2025-01-01",
+        "http://my_model:8000/v1",
+        "http://[::1]:8000/v1",
+        "http://10.0.0.7/v1",
+    ],
+)
+def test_ordinary_addresses_are_taken(url: str) -> None:
     assert validate(RunConfig, {**GOOD, "teacher": {"url": url, "signal": "text"}}, "here").teacher.url == url
 
 

@@ -155,7 +155,7 @@ OWN_NAMES = (
     "imported",
 )  # of providers: nobody reached by a URL may take one
 _NAME = re.compile(r"(?!AIza|AKIA|ASIA|hf_|gsk_|gh[opsur]_|github_pat_|sk_|xai_|npm_)[A-Za-z_][A-Za-z0-9_]{0,63}")
-_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?|[0-9a-f:.]+")
+_HOST = re.compile(r"[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 _IN_QUERY = {"api-version", "deployment", "region"}
 
 
