@@ -8,7 +8,7 @@ from tutelage.config import TaskTable, TeacherTable
 from tutelage.errors import SignalError
 from tutelage.models.questions import label_params
 from tutelage.records import RAW, Exchange, Message, Position, TokenLogprob
-from tutelage.signals import label_distribution
+from tutelage.signals.labels import label_distribution
 from tutelage.tasks import (
     FLOOR_NATS,
     label_logprobs,

@@ -10,7 +10,7 @@ import torch
 from tests.models.tiny import save_tiny
 from tutelage.config import TrainTable
 from tutelage.progress import Quiet, Stop
-from tutelage.signals import pack_top_k
+from tutelage.signals.labels import pack_top_k
 from tutelage.train.batches import Data, Example
 from tutelage.train.offpolicy import Loop
 from tutelage.train.student import make_student

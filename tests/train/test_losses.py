@@ -12,7 +12,8 @@ from tutelage.errors import SignalError
 from tutelage.losses.supervised import cross_entropy
 from tutelage.losses.topk import forward_kl_top_k
 from tutelage.records import Position, TokenLogprob
-from tutelage.signals import Text, TopK, label_distribution, pack_top_k, shifted
+from tutelage.signals import Text, TopK
+from tutelage.signals.labels import label_distribution, pack_top_k, shifted
 
 
 def random_case(

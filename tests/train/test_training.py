@@ -12,7 +12,7 @@ from tutelage.config import TrainTable
 from tutelage.errors import ConfigError, Interrupted, SignalError, StorageError
 from tutelage.progress import Stop
 from tutelage.records import Role
-from tutelage.signals import pack_top_k
+from tutelage.signals.labels import pack_top_k
 from tutelage.train import checkpoint
 from tutelage.train.batches import Data, Example, collate, epoch_order
 from tutelage.train.offpolicy import learning_rate, train, validate

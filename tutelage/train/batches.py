@@ -13,7 +13,8 @@ import torch
 from tutelage.config import TaskTable
 from tutelage.errors import SignalError, StorageError
 from tutelage.records import UNATS_PER_NAT, Exchange, Role
-from tutelage.signals import Text, TopK, label_distribution, pack_top_k, shifted
+from tutelage.signals import Text, TopK
+from tutelage.signals.labels import label_distribution, pack_top_k, shifted
 from tutelage.stats.labels import decide
 from tutelage.store.store import Store
 from tutelage.tasks import read_answer, student_messages

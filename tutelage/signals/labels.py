@@ -1,42 +1,17 @@
-"""What a teacher reveals at a position, as tensors. A loss takes one of these types and cannot be called with another.
+"""Label questions: what a teacher revealed at the answer's first token, as rows of `TopK`.
 
-Shape legend: N positions, K kept ids, V student vocabulary.
+Shape legend: N positions, K kept ids.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from tutelage.errors import SignalError
 from tutelage.records import UNATS_PER_NAT, Position
+from tutelage.signals.types import NO_TAIL, TopK
 from tutelage.tasks import label_of_each, logaddexp
-
-NO_TAIL = -math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class TopK:
-    """The revealed candidates as student ids and what is left over as one tail bucket.
-
-    `ids_NK` int64 (0 where padded), `logp_NK` float32 natural logs (−inf where padded), `tail_N` float32 natural log of
-    the mass on all other ids. Each row's probabilities sum to 1: nothing is renormalised away.
-    """
-
-    ids_NK: torch.Tensor
-    logp_NK: torch.Tensor
-    tail_N: torch.Tensor
-
-    def rows(self, rows_N: torch.Tensor) -> "TopK":
-        return TopK(self.ids_NK[rows_N], self.logp_NK[rows_N], self.tail_N[rows_N])
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """The teacher's words alone: one id a position, `ids_N` int64."""
-
-    ids_N: torch.Tensor
 
 
 def label_distribution(

@@ -1,0 +1,54 @@
+"""What a loss is to the trainer: a pure function of student logits and one type of signal, one value a position.
+
+Shape legend: N positions, V vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from tutelage.errors import SignalError
+from tutelage.signals import Dense, Hidden, Signal
+
+
+class WithGradient(NamedTuple):
+    """`nats_N` and its derivative by the logits, `gradient_NV`: row n is d nats_N[n] / d logits_NV[n]."""
+
+    nats_N: torch.Tensor
+    gradient_NV: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """`value(logits_NV, signal)` gives nats a position, shape [N], in float32 at least, differentiable by autograd.
+
+    `gradient(logits_NV, signal)`, where there is one, gives the same with the derivative in closed form, under no_grad; it may
+    overwrite `logits_NV`, which is what makes it cheap. `takes` is the only type of signal either may be called with.
+    """
+
+    name: str
+    takes: type[Signal]
+    value: Callable[[torch.Tensor, Any], torch.Tensor]
+    gradient: Callable[[torch.Tensor, Any], WithGradient] | None = None
+
+    def __call__(self, logits_NV: torch.Tensor, signal: Signal) -> torch.Tensor:
+        """Raises `SignalError` for a signal of another type."""
+        return self.value(logits_NV, self.accept(signal))
+
+    def accept(self, signal: Signal) -> Signal:
+        """The signal as this loss takes it: hidden states become a distribution. Raises `SignalError` otherwise."""
+        if self.takes is Dense and isinstance(signal, Hidden):
+            return signal.dense()
+        if not isinstance(signal, self.takes):
+            raise SignalError(
+                f"{self.name} takes {self.takes.__name__} signals, not {type(signal).__name__}",
+                fix=f"choose a loss that {type(signal).__name__} signals support, or capture {self.takes.__name__} signals",
+            )
+        return signal
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """float64 stays, everything else becomes float32: small probabilities are lost in half precision."""
+    return values if values.dtype == torch.float64 else values.float()
