@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from tutelage.ledger.log import NOTHING_BEFORE
 from tutelage.pipeline import learning
 from tutelage.pipeline.replay import Verdict, choose, replay, replays_needed
 from tutelage.progress import Quiet
-from tutelage.train import chain, numerics, offpolicy
-from tutelage.train.batches import Batch, Data
+from tutelage.train import chain, labels, loop, numerics
+from tutelage.train.batch import Batch
+from tutelage.train.labels import Data
 
 STEPS, SEGMENTS = 78, 3  # 100 examples in batches of 8, 6 epochs; a state every 30 steps
 
@@ -41,7 +41,7 @@ def train_again(made: Made, monkeypatch: pytest.MonkeyPatch, **mutants: Callable
     with monkeypatch.context() as patch:
         patch.setattr(learning, "train", train_only)
         for name, mutant in mutants.items():
-            patch.setattr(offpolicy, name, mutant)
+            patch.setattr(labels if hasattr(labels, name) else loop, name, mutant)
         do(made.run_file, made.folder, made.signer)
 
 
@@ -88,13 +88,13 @@ def test_another_process_reproduces_the_segment_a_beacon_draws(finished: Made) -
 
 def test_an_example_stepped_on_in_secret_is_found(copied: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """The mutant puts another sentence into step 41 than it says, once."""
-    real, calls = offpolicy.collate, iter(range(10_000))
+    real, calls = labels.collate, iter(range(10_000))
 
-    def collate(data: Data, rows: tuple[int, ...], pad_id: int) -> Batch:
+    def collate(data: Data, rows: tuple[int, ...]) -> Batch:
         if len(data.examples) < 100 or next(calls) != 40:
-            return real(data, rows, pad_id)
+            return real(data, rows)
         secret = next(at for at in range(100) if at not in rows)
-        return replace(real(data, (secret, *rows[1:]), pad_id), rows=tuple(rows))
+        return real(data, (secret, *rows[1:]))._replace(rows=tuple(rows))
 
     with pytest.raises(Trained):
         train_again(copied, monkeypatch, collate=collate)
@@ -109,7 +109,7 @@ def test_an_example_stepped_on_in_secret_is_found(copied: Made, monkeypatch: pyt
 def test_a_learning_rate_other_than_recorded_is_found_at_the_end_too(
     copied: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = offpolicy.learning_rate
+    real = loop.learning_rate
     with pytest.raises(Trained):
         train_again(copied, monkeypatch, learning_rate=lambda *given: 1.001 * real(*given))
     verdict, words = replayed(copied, SEGMENTS)
@@ -118,7 +118,7 @@ def test_a_learning_rate_other_than_recorded_is_found_at_the_end_too(
 
 
 def test_another_order_of_rows_than_the_seeds_is_found(copied: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = offpolicy.epoch_order
+    real = labels.epoch_order
     with pytest.raises(Trained):
         train_again(copied, monkeypatch, epoch_order=lambda lengths, size, seed, epoch: real(lengths, size, 99, epoch))
     verdict, words = replayed(copied, 1)
@@ -147,7 +147,7 @@ def test_a_changed_answer_is_refused(copied: Made) -> None:
 
 def test_other_numerics_are_not_comparable(finished: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerics, "cpu_name", lambda: "Abacus 9")
-    monkeypatch.setattr(offpolicy, "train_step", None)  # nothing is trained
+    monkeypatch.setattr(loop, "train_step", None)  # nothing is trained
     verdict, words = replayed(finished, 1)
     assert verdict is Verdict.NOT_COMPARABLE
     assert words.startswith("cpu: trained with ")
@@ -159,7 +159,7 @@ def test_a_killed_and_resumed_run_has_the_chain_of_an_unbroken_one(
     copied: Made, monkeypatch: pytest.MonkeyPatch, killed: str
 ) -> None:
     unbroken = (copied.folder / "train" / "chain.jsonl").read_bytes()
-    real, calls = offpolicy.train_step, iter(range(10_000))
+    real, calls = loop.train_step, iter(range(10_000))
 
     def train_step(*arguments: Any) -> Any:
         if next(calls) == 40:

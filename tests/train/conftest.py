@@ -9,11 +9,12 @@ import torch
 
 from tests.models.tiny import save_tiny
 from tutelage.config import TrainTable
+from tutelage.models.causal import Causal
 from tutelage.progress import Quiet, Stop
 from tutelage.signals.labels import pack_top_k
-from tutelage.train.batches import Data, Example
-from tutelage.train.offpolicy import Loop
-from tutelage.train.student import make_student
+from tutelage.train.labels import Data, Example, LabelJudge, LabelSource
+from tutelage.train.loop import Loop, advance, train
+from tutelage.train.student import load_student, make_student
 
 LABEL_IDS = (70, 71)
 END = 2
@@ -56,4 +57,17 @@ def loop(work: Path, stop: Stop | None = None, log: list | None = None, **change
         "precision": "float32",
     } | changes
     taken = log if log is not None else []
-    return Loop(TrainTable(**settings), 5, 0, work, Quiet(), Stop() if stop is None else stop, taken.append)
+    return Loop(TrainTable(**settings), 5, work, Quiet(), Stop() if stop is None else stop, taken.append)
+
+
+def school(folder: Path, examples: Data, table: TrainTable | None = None) -> tuple[Causal, LabelSource]:
+    """The tiny student and a source of those examples."""
+    model, _ = load_student(folder)
+    return Causal(model), LabelSource(examples, table or TrainTable(epochs=1.0), 5)
+
+
+def train_on(folder: Path, examples: Data, held: Data, settings: Loop, *, whole: bool = True) -> Causal:
+    """A fresh tiny student after training (`whole`) or after stepping as far as the settings say."""
+    student, source = school(folder, examples, settings.table)
+    (train if whole else advance)(student, source, LabelJudge(held), settings)
+    return student

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.train.conftest import data, loop
+from tests.train.conftest import data, loop, train_on
 from tutelage.canon import canonical, digest_bytes
 from tutelage.errors import Interrupted, StorageError
 from tutelage.jsonl import write_lines
@@ -14,8 +14,6 @@ from tutelage.progress import Stop
 from tutelage.train import checkpoint
 from tutelage.train.chain import build_chain, place_segments
 from tutelage.train.checkpoint import STATE, TENSORS
-from tutelage.train.offpolicy import advance, train
-from tutelage.train.student import load_student
 
 EVERY = {"segment_steps": 4, "average_last": 0.5}  # 15 steps: boundaries at 4, 8, 12 and the end
 
@@ -24,8 +22,7 @@ EVERY = {"segment_steps": 4, "average_last": 0.5}  # 15 steps: boundaries at 4, 
 def work(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder with the states of an unbroken run."""
     out = tmp_path_factory.mktemp("unbroken")
-    model, _ = load_student(folder)
-    train(model, data(40), data(10, 9), loop(out, checkpoint_every_s=1e9, **EVERY))
+    train_on(folder, data(40), data(10, 9), loop(out, checkpoint_every_s=1e9, **EVERY))
     return out
 
 
@@ -34,8 +31,8 @@ def states(out: Path) -> dict[int, bytes]:
 
 
 def again(student: Path, out: Path, start: Path | None, until: int, log: list | None = None) -> None:
-    model, _ = load_student(student)
-    advance(model, data(40), data(10, 9), loop(out, log=log, **EVERY)._replace(start=start, until=until))
+    settings = loop(out, log=log, **EVERY)._replace(start=start, until=until)
+    train_on(student, data(40), data(10, 9), settings, whole=False)
 
 
 def test_states_hold_everything_and_the_last_one_its_digests_alone(work: Path) -> None:
@@ -64,9 +61,8 @@ def test_a_segment_trained_again_ends_in_the_next_state(
 
 
 def test_differences_name_the_weights_first_and_how_far(folder: Path, work: Path, tmp_path: Path) -> None:
-    model, _ = load_student(folder)
     settings = loop(tmp_path, learning_rate=1.1e-2, **EVERY)._replace(until=8)
-    advance(model, data(40), data(10, 9), settings)
+    train_on(folder, data(40), data(10, 9), settings, whole=False)
     words = checkpoint.differences(tmp_path / "segments" / "8", work / "segments" / "8")
     assert any("tensors differ, first weights/" in line for line in words)
     assert words[-1].startswith("the largest difference is ")
@@ -87,11 +83,9 @@ def test_a_stopped_and_resumed_run_keeps_the_same_states(
             if entry["step"] == stop_at:
                 stop.set()
 
-    model, _ = load_student(folder)
     with pytest.raises(Interrupted):
-        train(model, data(40), data(10, 9), loop(tmp_path, stop, Log(), **EVERY))
-    model, _ = load_student(folder)
-    train(model, data(40), data(10, 9), loop(tmp_path, **EVERY))
+        train_on(folder, data(40), data(10, 9), loop(tmp_path, stop, Log(), **EVERY))
+    train_on(folder, data(40), data(10, 9), loop(tmp_path, **EVERY))
     assert states(tmp_path) == states(work)
 
 

@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from tests.train.conftest import END, LABEL_IDS, data, loop
+from tests.train.conftest import END, LABEL_IDS, data, loop, school, train_on
 from tutelage.config import TrainTable
 from tutelage.errors import ConfigError, Interrupted, SignalError, StorageError
+from tutelage.models.causal import Causal
 from tutelage.progress import Stop
 from tutelage.records import Role
 from tutelage.signals.labels import pack_top_k
 from tutelage.train import checkpoint
-from tutelage.train.batches import Data, Example, collate, epoch_order
-from tutelage.train.offpolicy import learning_rate, train, validate
-from tutelage.train.step import label_logp, logits_at, train_step
+from tutelage.train.labels import Data, Example, LabelJudge, LabelSource, collate
+from tutelage.train.loop import learning_rate
+from tutelage.train.order import epoch_order
+from tutelage.train.step import StepResult, train_step
 from tutelage.train.student import load_student, make_student
 from tutelage.train.vocabulary import token_ids_by_bytes
 
@@ -36,63 +38,54 @@ def test_one_batch_by_hand() -> None:
         torch.zeros(2, 2),
         LABEL_IDS,
     )
-    batch = collate(some, [0, 1], pad_id=END)
-    assert batch.ids_BT.tolist() == [[10, 11, 12, 70], [13, 71, 90, END]]
-    assert batch.mask_BT.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
-    assert batch.soft_positions_N.tolist() == [2, 4] == batch.first_positions_B.tolist()
-    assert batch.text_positions_N.tolist() == [3, 5, 6]
-    assert batch.text.ids_N.tolist() == [END, 90, END]
+    batch = collate(some, [0, 1])
+    assert batch.ids_T.tolist() == [10, 11, 12, 70, 13, 71, 90]
+    assert batch.lengths == (4, 3)
+    soft, text = batch.terms
+    assert soft.positions_N.tolist() == [2, 4]
+    assert text.positions_N.tolist() == [3, 5, 6]
+    assert text.parts[0].signal.ids_N.tolist() == [END, 90, END]
     assert some.examples[1].loss_tokens == {Role.SOFT_TARGET: 1, Role.TEXT_TARGET: 2}
+    assert batch.loss_tokens == {Role.SOFT_TARGET: 2, Role.TEXT_TARGET: 3}
 
 
 def test_text_only_teachers_have_every_answer_token_in_the_loss() -> None:
-    batch = collate(data(2, soft=False), [0, 1], pad_id=0)
-    assert len(batch.soft_positions_N) == 0
-    assert batch.soft is None
-    assert len(batch.text_positions_N) == 4
+    batch = collate(data(2, soft=False), [0, 1])
+    assert len(batch.terms) == 1
+    assert len(batch.terms[0].positions_N) == 4
 
 
-def test_padding_changes_nothing(folder: Path) -> None:
-    """Trap A5: a row's logits are the same alone and beside a longer one."""
-    model, _ = load_student(folder)
-    some = data(6)
-    together = collate(some, range(6), 0)
-    with torch.no_grad():
-        all_at_once = logits_at(model, together, together.soft_positions_N)
-        for at in range(6):
-            alone = collate(some, [at], 0)
-            assert torch.allclose(logits_at(model, alone, alone.soft_positions_N)[0], all_at_once[at], atol=1e-5)
+def step(student: Causal, source: LabelSource, *parts: list[int], limit: float = 1e9) -> StepResult:
+    rows = [row for part in parts for row in part]
+    return train_step(student, map(source.batch, parts), source.loss_tokens(rows), limit, PLAIN)
 
 
-def test_step_is_the_mean_over_loss_tokens(folder: Path) -> None:
-    """Trap A1: the gradient of a batch is the token-weighted mean of the gradients of its halves."""
-    model, _ = load_student(folder)
-    some = data(6)
+def gradients(student: Causal) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in student.model.named_parameters() if p.grad is not None}
 
-    def gradient(rows: list[int]) -> tuple[dict[str, torch.Tensor], int]:
-        model.zero_grad()
-        result = train_step(model, collate(some, rows, 0), 1e9, PLAIN)
-        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}, result.loss_tokens
 
-    whole, n = gradient([0, 1, 2, 3, 4, 5])
-    first, a = gradient([0, 1])
-    second, b = gradient([2, 3, 4, 5])
-    for name, value in whole.items():
-        assert torch.allclose(value, (a * first[name] + b * second[name]) / n, atol=1e-6), name
+@pytest.mark.parametrize("parts", [[[0, 1], [2, 3, 4, 5]], [[0], [1], [2], [3], [4], [5]]], ids=("2+4", "6x1"))
+def test_trap_a1_the_gradient_does_not_depend_on_passes(folder: Path, parts: list[list[int]]) -> None:
+    student, source = school(folder, data(6))
+    whole = step(student, source, [0, 1, 2, 3, 4, 5])
+    expected = gradients(student)
+    student.model.zero_grad()
+    found = step(student, source, *parts)
+    assert found.objective_nats == pytest.approx(whole.objective_nats, rel=1e-6)
+    for name, value in gradients(student).items():
+        assert torch.allclose(value, expected[name], atol=1e-6), name
 
 
 def test_prompt_tokens_carry_no_loss(folder: Path) -> None:
-    model, _ = load_student(folder)
-    result = train_step(model, collate(data(4), range(4), 0), 1.0, PLAIN)
-    assert result.loss_tokens == 8
+    assert step(*school(folder, data(4)), [0, 1, 2, 3]).loss_tokens == 8
 
 
 def test_nan_is_refused(folder: Path) -> None:
-    model, _ = load_student(folder)
+    student, source = school(folder, data(2))
     with torch.no_grad():
-        model.model.norm.weight[0] = math.nan
+        student.body.norm.weight[0] = math.nan
     with pytest.raises(SignalError, match="nan"):
-        train_step(model, collate(data(2), [0, 1], 0), 1.0, PLAIN)
+        step(student, source, [0, 1])
 
 
 def test_every_row_comes_once_an_epoch_and_the_order_is_the_seeds() -> None:
@@ -105,36 +98,32 @@ def test_every_row_comes_once_an_epoch_and_the_order_is_the_seeds() -> None:
     assert len(order) == 13
 
 
-def test_validation_does_not_depend_on_batches(folder: Path) -> None:
-    """Trap A9."""
-    model, _ = load_student(folder)
-    ones = validate(model, data(11, 3), 1, 0, PLAIN)
-    fours = validate(model, data(11, 3), 4, 0, PLAIN)
-    assert ones.kl_nats == pytest.approx(fours.kl_nats, rel=1e-5)
-    assert ones.agreement == fours.agreement
-    logp = label_logp(model, collate(data(3), range(3), 0), LABEL_IDS, PLAIN)
+def test_trap_a9_validation_does_not_depend_on_batches(folder: Path) -> None:
+    student, _ = school(folder, data(11, 3))
+    ones, fours = (LabelJudge(data(11, 3), size)(student, PLAIN) for size in (1, 4))
+    assert ones.score_nats == pytest.approx(fours.score_nats, rel=1e-5)
+    assert ones.facts == fours.facts
+    logp = LabelJudge(data(3)).label_logp(student, range(3), PLAIN)
     assert torch.allclose(logp.exp().sum(-1), torch.ones(3))
 
 
 def test_it_learns_and_keeps_the_best(folder: Path, tmp_path: Path) -> None:
-    model, _ = load_student(folder)
-    before = validate(model, data(40, 9), 8, 0, PLAIN)
+    judge = LabelJudge(data(40, 9))
+    before = judge(school(folder, data(1))[0], PLAIN)
     log: list = []
-    train(model, data(200), data(40, 9), loop(tmp_path, log=log, epochs=6.0, checkpoint_every_s=1e9))
-    after = validate(model, data(40, 9), 8, 0, PLAIN)
-    assert after.kl_nats < before.kl_nats / 4
-    assert after.agreement > 0.8
+    student = train_on(folder, data(200), data(40, 9), loop(tmp_path, log=log, epochs=6.0, checkpoint_every_s=1e9))
+    after = judge(student, PLAIN)
+    assert after.score_nats < before.score_nats / 4
+    assert after.facts["agreement_ppm"] > 800_000
     best = min(step["validation_kl_nats"] for step in log if "validation_kl_nats" in step)
-    assert after.kl_nats == pytest.approx(best, rel=1e-4)
+    assert after.score_nats == pytest.approx(best, rel=1e-4)
     assert sorted(row for step in log for row in step["rows"]) == sorted(list(range(200)) * 6)
 
 
 @pytest.mark.parametrize("stop_at", [1, 7, 13])
 def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(folder: Path, tmp_path: Path, stop_at: int) -> None:
-    unbroken, _ = load_student(folder)
     full: list = []
-    train(unbroken, data(40), data(10, 9), loop(tmp_path / "one", log=full))
-    resumed, _ = load_student(folder)
+    unbroken = train_on(folder, data(40), data(10, 9), loop(tmp_path / "one", log=full))
     stop = Stop()
     seen: list = []
 
@@ -145,18 +134,16 @@ def test_a_resumed_run_equals_the_unbroken_one_bit_for_bit(folder: Path, tmp_pat
                 stop.set()
 
     with pytest.raises(Interrupted):
-        train(resumed, data(40), data(10, 9), loop(tmp_path / "two", stop, Log()))
-    again, _ = load_student(folder)
-    train(again, data(40), data(10, 9), loop(tmp_path / "two", log=seen))
-    for name, value in weights(unbroken).items():
-        assert torch.equal(value, weights(again)[name]), name
+        train_on(folder, data(40), data(10, 9), loop(tmp_path / "two", stop, Log()))
+    again = train_on(folder, data(40), data(10, 9), loop(tmp_path / "two", log=seen))
+    for name, value in weights(unbroken.model).items():
+        assert torch.equal(value, weights(again.model)[name]), name
     for key in ("loss_nats", "rows", "grad_norm"):
         assert [step[key] for step in full] == [step[key] for step in seen]
 
 
 def test_a_damaged_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
-    model, _ = load_student(folder)
-    train(model, data(16), data(4, 9), loop(tmp_path, epochs=1.0))
+    model = train_on(folder, data(16), data(4, 9), loop(tmp_path, epochs=1.0)).model
     state = tmp_path / "last" / "state.safetensors"
     damaged = bytearray(state.read_bytes())
     damaged[-1] ^= 1

@@ -79,19 +79,20 @@ def train_settings(config: RunConfig) -> dict[str, Any]:
 
 
 class Lesson(NamedTuple):
-    """A student as it is before training, and what it is to learn."""
+    """A student as it is before training, what it is to learn, and how it is judged meanwhile."""
 
-    model: Any
-    pad_id: int
-    data: Any
-    validation: Any
+    student: Any
+    source: Any
+    judge: Any
 
 
 def lesson(folder: Path, store: Store, config: RunConfig) -> Lesson:
     """All that training starts from, out of the run folder alone; sets torch's seed. Raises what reading it raises."""
     import torch
 
-    from tutelage.train.batches import build, offsets_nats
+    from tutelage.models.causal import Causal
+    from tutelage.models.kernels import economical
+    from tutelage.train.labels import LabelJudge, LabelSource, build, offsets_nats
     from tutelage.train.student import load_student
 
     model, tokenizer = load_student(folder / BEFORE)
@@ -103,8 +104,10 @@ def lesson(folder: Path, store: Store, config: RunConfig) -> Lesson:
         build(config.task, selection[kind], texts, store, tokenizer, config.teacher.signal, offsets)
         for kind in ("train", "validation")
     )
+    economical(model)
+    student = Causal(model)
     torch.manual_seed(config.run.seed)  # last: what loading draws must not matter
-    return Lesson(model, tokenizer.pad_token_id, data, validation)
+    return Lesson(student, LabelSource(data, config.train, config.run.seed), LabelJudge(validation))
 
 
 def ship(arc: Session, gate: Gate, trained: Done, made: Done, accounted: Done) -> Done:
@@ -147,13 +150,13 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
 
     from tutelage.train.chain import build_chain, place_segments
     from tutelage.train.checkpoint import save_weights
+    from tutelage.train.loop import Loop
+    from tutelage.train.loop import train as loop
     from tutelage.train.numerics import numerics
-    from tutelage.train.offpolicy import Loop
-    from tutelage.train.offpolicy import train as loop
 
     torch.set_num_threads(torch.get_num_threads())  # by order: left alone, the math library may take fewer at times
     bound = numerics(config.train.precision)
-    model, pad_id, data, validation = lesson(run.folder, run.store, config)
+    student, source, judge = lesson(run.folder, run.store, config)
     # Under its own name: other numerics make other bits, so what was begun under them is not gone on with here.
     scratch /= digest_of(bound)[-12:]
     scratch.mkdir(parents=True, exist_ok=True)
@@ -162,18 +165,17 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         settings = Loop(
             config.train,
             config.run.seed,
-            pad_id,
             scratch,
             run.progress,
             run.stop,
             lambda entry: print(json.dumps(entry), file=journal, flush=True),
         )
         began = time.monotonic()
-        best = loop(model, data, validation, settings)
+        best = loop(student, source, judge, settings)
     steps = _last_of_each_step(scratch / "journal.jsonl")
     write_whole(out / "metrics.jsonl", b"".join(json.dumps(step).encode() + b"\n" for step in steps))
-    write_lines(out / "consumed.jsonl", consumed(steps, data))
-    save_weights(out / "weights.safetensors", model)
+    write_lines(out / "consumed.jsonl", consumed(steps, source.data))
+    save_weights(out / "weights.safetensors", student.model)
     place_segments(scratch / "segments", out / "segments")
     chain = build_chain(out, digest_file(run.folder / BEFORE / "model.safetensors"))
     write_lines(out / "chain.jsonl", (boundary.to_json() for boundary in chain))
@@ -182,8 +184,8 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
     return {
         "steps": len(steps),
         "chosen_step": best["step"],
-        "examples": len(data.examples),
-        "validation_examples": len(validation.examples),
+        "examples": len(source.data.examples),
+        "validation_examples": len(judge.data.examples),
         "validation_kl_unats": best["kl_unats"],
         "validation_agreement_ppm": best["agreement_ppm"],
         "train_ms": round(1000 * (time.monotonic() - began)),

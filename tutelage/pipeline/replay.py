@@ -185,7 +185,7 @@ def _other_numerics(recorded: Recorded) -> list[str]:
 def _train_again(run: Path, recorded: Recorded, start: int, end: int, progress: Progress) -> list[str]:
     """Differences of rows and state, in words; none when the segment is reproduced."""
     from tutelage.train.checkpoint import differences
-    from tutelage.train.offpolicy import Loop, advance
+    from tutelage.train.loop import Loop, advance
 
     config, steps = recorded.config, list[dict[str, Any]]()
     kept = run / "train" / "segments"
@@ -195,14 +195,14 @@ def _train_again(run: Path, recorded: Recorded, start: int, end: int, progress: 
             (work / "store").mkdir(exist_ok=True)
             (work / "store" / segment.name).symlink_to(segment.resolve())
         with Store(work / "store") as store:
-            model, pad_id, data, validation = lesson(run, store, config)
+            student, source, judge = lesson(run, store, config)
         begin = kept / str(start) if start else None
         advance(
-            model, data, validation,
-            Loop(config.train, config.run.seed, pad_id, work, progress, Stop(), steps.append, begin, end),
+            student, source, judge,
+            Loop(config.train, config.run.seed, work, progress, Stop(), steps.append, begin, end),
         )  # fmt: skip
         apart = differences(work / "segments" / str(end), kept / str(end))
-    ours = [canonical(row) for row in consumed(steps, data)]
+    ours = [canonical(row) for row in consumed(steps, source.data)]
     theirs = (run / "train" / "consumed.jsonl").read_bytes().splitlines()[start:end]
     other = [step for step, (one, two) in enumerate(zip(ours, theirs, strict=True), start + 1) if one != two]
     if other:

@@ -27,6 +27,7 @@ class Progress(NamedTuple):
     step: int
     averaged: int  # how many steps the weight average holds
     best: dict[str, Any]  # metrics and digest of the best validated weights so far; {} when none
+    pass_tokens: int = 0  # tokens of one forward pass at most, once memory has set a limit; 0 for none
 
 
 def trainable(model: Any) -> dict[str, torch.Tensor]:
@@ -103,7 +104,8 @@ def differences(made: Path, kept: Path) -> list[str]:
     they are is said only where both folders hold the tensors.
     """
     one, other = (json.loads((folder / STATE).read_bytes()) for folder in (made, kept))
-    words = [f"{key} is {one[key]}, recorded is {other[key]}" for key in Progress._fields if one[key] != other[key]]
+    unlike = [key for key in Progress._fields if one.get(key) != other.get(key)]
+    words = [f"{key} is {one.get(key)}, recorded is {other.get(key)}" for key in unlike]
     names = sorted(one["tensors"].keys() | other["tensors"].keys(), key=lambda name: (name[0] != "w", name))
     names = [name for name in names if one["tensors"].get(name) != other["tensors"].get(name)]
     if not names:

@@ -1,59 +1,119 @@
-"""One training step: forward, loss at the loss positions only, backward, clip. The only place that calls backward().
+"""One training step: forward, losses, backward, clip. The only place that calls backward().
 
-Shape legend: B sequences, T tokens, N loss positions, D hidden, V vocabulary, L labels.
+Shape legend: T tokens, N loss positions, D hidden.
 """
 
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
 
 from tutelage.errors import SignalError
-from tutelage.losses.supervised import cross_entropy
-from tutelage.losses.topk import forward_kl_top_k
-from tutelage.train.batches import Batch
+from tutelage.losses.chunked import head_gradients
+from tutelage.models.causal import Causal
+from tutelage.train import parallel
+from tutelage.train.batch import Batch
 
 
 class StepResult(NamedTuple):
-    """Sums over loss tokens (nats), the count they are divided by, and the gradient norm before clipping."""
+    """What a step saw: sums of each loss in nats and over how many positions, the sum as weighted in training, the loss tokens
+    it was divided by, in all and by role; tokens read; and the gradient norm before clipping."""
 
-    soft_nats: float
-    text_nats: float
+    nats: dict[str, float]
+    positions: dict[str, int]
+    objective_nats: float
     loss_tokens: int
+    by_role: dict[str, int]
+    tokens: int
     grad_norm: float
 
 
-def logits_at(model: Any, batch: Batch, positions_N: torch.Tensor) -> torch.Tensor:
-    """Student logits [N, V] at flat positions: the head is computed nowhere else."""
-    hidden_BTD = model.model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT, use_cache=False).last_hidden_state
-    return model.lm_head(hidden_BTD.flatten(0, 1)[positions_N])
+Look = Callable[[torch.Tensor, Batch, int, slice], Any]
 
 
-def train_step(model: Any, batch: Batch, clip_norm: float, autocast: torch.autocast) -> StepResult:
-    """Leaves gradients on the parameters; the loss is the mean over all loss tokens of the batch.
+def train_step(
+    student: Causal, batches: Iterable[Batch], loss_tokens: int, clip_norm: float, autocast: torch.autocast,
+    look: Look | None = None,
+) -> StepResult:  # fmt: skip
+    """Leaves the gradient of the mean loss over `loss_tokens` positions on the parameters, however they are batched.
 
-    Raises `SignalError` when the loss is not finite.
+    `loss_tokens` is the count over all batches of the step, so that splitting them changes nothing. Raises `SignalError` when
+    a loss is not finite; the parameters are as before.
     """
-    num_soft = len(batch.soft_positions_N)
-    positions_N = torch.cat([batch.soft_positions_N, batch.text_positions_N])
-    with autocast:
-        logits_NV = logits_at(model, batch, positions_N)
-    soft_N = forward_kl_top_k(logits_NV[:num_soft], batch.soft) if batch.soft is not None else logits_NV.new_zeros(0)
-    text_N = cross_entropy(logits_NV[num_soft:], batch.text)
-    loss = (soft_N.float().sum() + text_N.float().sum()) / len(positions_N)
-    if not torch.isfinite(loss):
+    nats: dict[str, float] = defaultdict(float)
+    positions: Counter[str] = Counter()
+    by_role: Counter[str] = Counter()
+    objective, tokens = 0.0, 0
+    for batch in batches:
+        objective += _accumulate(student, batch, 1.0 / loss_tokens, autocast, look, nats, positions)
+        by_role.update(batch.loss_tokens)
+        tokens += len(batch.ids_T)
+    trained = [parameter for parameter in student.model.parameters() if parameter.requires_grad]
+    parallel.add_up(trained)
+    norm = clip(trained, clip_norm)
+    if norm != norm or norm == float("inf"):
         raise SignalError(
-            f"the loss is {loss.item()}", fix="lower train.learning_rate, or set train.precision = float32"
+            f"the gradient's norm is {norm}", fix="lower train.learning_rate, or set train.precision = float32"
         )
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], clip_norm
-    )
-    return StepResult(soft_N.sum().item(), text_N.sum().item(), len(positions_N), norm.item())
+    return StepResult(dict(nats), dict(positions), objective, loss_tokens, dict(by_role), tokens, norm)
 
 
-@torch.inference_mode()
-def label_logp(model: Any, batch: Batch, label_ids: tuple[int, ...], autocast: torch.autocast) -> torch.Tensor:
-    """The student's label distribution [B, L] (natural logs over the labels) at the first answer position."""
+def _accumulate(
+    student: Causal, batch: Batch, scale: float, autocast: torch.autocast, look: Look | None,
+    nats: dict[str, float], positions: Counter[str],
+) -> float:  # fmt: skip
     with autocast:
-        logits_BV = logits_at(model, batch, batch.first_positions_B)
-    return logits_BV[:, list(label_ids)].float().log_softmax(-1)
+        hidden_TD = student.hidden(batch.ids_T, batch.lengths)
+    gradient_TD = torch.zeros_like(hidden_TD)
+    head, objective = student.head(), 0.0
+    weight_gradient = _gradient_buffer(head.weight_VD)
+    bias_gradient = _gradient_buffer(head.bias_V)
+    for number, term in enumerate(batch.terms):
+        if not len(term.positions_N):
+            continue
+        found = head_gradients(
+            hidden_TD.detach()[term.positions_N], head, term.parts, scale, weight_gradient_VD=weight_gradient,
+            bias_gradient_V=bias_gradient, dtype=torch.bfloat16 if autocast._enabled else None,
+            look=None if look is None else lambda logits_NV, at, number=number: look(logits_NV, batch, number, at),
+        )  # fmt: skip
+        gradient_TD.index_add_(0, term.positions_N, found.gradient_ND)
+        for part, total in zip(term.parts, found.nats, strict=True):
+            if total != total or abs(total) == float("inf"):
+                raise SignalError(
+                    f"the loss {part.loss.name} is {total} on rows {list(batch.rows)[:8]}",
+                    fix="lower train.learning_rate, or set train.precision = float32; look at those rows",
+                )
+            nats[part.loss.name] += total
+            positions[part.loss.name] += len(term.positions_N)
+            objective += part.weight * total
+    if hidden_TD.requires_grad:
+        hidden_TD.backward(gradient_TD)
+    return objective
+
+
+def _gradient_buffer(value: torch.Tensor | None) -> torch.Tensor | None:
+    """Where a head's gradient is added to: kept between steps, since making it anew costs as much as using it."""
+    if value is None or not value.requires_grad:
+        return None
+    if value.grad is None:
+        value.grad = torch.zeros_like(value)
+    return value.grad
+
+
+def clip(parameters: list[torch.nn.Parameter], limit: float) -> float:
+    """Scales all gradients so that their joint L2 norm is at most `limit`; returns the norm before."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True).item() if gradients else 0.0
+    if norm > limit:
+        torch._foreach_mul_(gradients, limit / (norm + 1e-6))
+    return norm
+
+
+def clear(parameters: Iterable[torch.Tensor], keep: torch.Tensor | None) -> None:
+    """Forgets all gradients; that of the head's weights is set to zero instead, where it lies."""
+    for parameter in parameters:
+        if parameter.grad is not None and keep is not None and parameter is keep:
+            parameter.grad.zero_()
+        else:
+            parameter.grad = None
