@@ -67,7 +67,12 @@ def test_trap_c18_packed_documents_answer_as_they_do_alone(make: Callable[[], An
         student = Causal(make())
         assert student.packs is packs
         found = student.head().logits(student.hidden(ids, LENGTHS))
+        usual = student.model(input_ids=ids[None]).logits
+        expected = plain(input_ids=ids[None]).logits
+        written = student.model.generate(ids[None, :6], max_new_tokens=5, do_sample=False)
+        assert torch.equal(written, plain.generate(ids[None, :6], max_new_tokens=5, do_sample=False))
     assert torch.allclose(found, alone, atol=1e-4)
+    assert torch.allclose(usual, expected, atol=1e-4), "the model can still be used as usual"
 
 
 def test_trap_c18_the_gradient_of_packed_documents_is_that_of_each(folder: Path) -> None:

@@ -86,9 +86,10 @@ class Causal:
 
     def _packed(self, ids_T: torch.Tensor, lengths: tuple[int, ...]) -> torch.Tensor:
         places_T = torch.cat([torch.arange(length, device=ids_T.device) for length in lengths])
-        return self.body(
-            input_ids=ids_T[None], position_ids=places_T[None], use_cache=False, document_lengths=lengths
-        ).last_hidden_state[0]
+        with packed.packing():
+            return self.body(
+                input_ids=ids_T[None], position_ids=places_T[None], use_cache=False, document_lengths=lengths
+            ).last_hidden_state[0]
 
     def _padded(self, ids_T: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         mask_BT = torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]

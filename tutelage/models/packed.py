@@ -4,24 +4,43 @@ A packed row holds documents one after another without padding. Each attends to 
 packed beside it never matters. Legend: H heads, T tokens of the row, E width of a head.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 NAME = "tutelage_packed"
+_packing = ContextVar("packing", default=False)
 
 
 def packed_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, *,
-    document_lengths: tuple[int, ...], scaling: float | None = None, dropout: float = 0.0,
+    document_lengths: tuple[int, ...] | None = None, scaling: float | None = None, dropout: float = 0.0,
     sliding_window: int | None = None, softcap: float | None = None, s_aux: Any = None, **others: Any,
-) -> tuple[torch.Tensor, None]:  # fmt: skip
-    """`query` [1, H, T, E], `key` and `value` with as many or fewer heads; returns [1, T, H, E].
+) -> tuple[torch.Tensor, Any]:  # fmt: skip
+    """`query` [1, H, T, E], `key` and `value` with as many or fewer heads; returns [1, T, H, E]. Without `document_lengths` the
+    model is used as usual (to generate, for instance), and its usual attention computes it.
 
     Raises `NotImplementedError` for what it does not compute (a bounded score, attention sinks), so that the caller pads
     instead.
     """
+    if document_lengths is None:
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            **others,
+        )
     if softcap or s_aux is not None:
         raise NotImplementedError("bounded attention scores or sinks")
     found, start = [], 0
@@ -52,7 +71,22 @@ def _window(length: int, size: int | None, device: torch.device) -> torch.Tensor
     return (back_TT >= 0) & (back_TT < size)
 
 
+@contextmanager
+def packing() -> Iterator[None]:
+    """Inside, no attention mask is made: the lengths of the documents say all."""
+    token = _packing.set(True)
+    try:
+        yield
+    finally:
+        _packing.reset(token)
+
+
+def _mask(*given: Any, **named: Any) -> torch.Tensor | None:
+    return None if _packing.get() else sdpa_mask(*given, **named)
+
+
 def register() -> str:
-    """Makes the function known to transformers; returns its name for `attn_implementation`."""
+    """Makes both functions known to transformers; returns the name for `attn_implementation`."""
     AttentionInterface.register(NAME, packed_attention)
+    AttentionMaskInterface.register(NAME, _mask)
     return NAME

@@ -1,0 +1,111 @@
+"""Conversations -> token sequences with the positions that carry a loss.
+
+The student's own template renders them. Trained on are the answers, each up to and including the token that ends a turn,
+read exactly as they are generated and served: the prompt's tokens are a prefix of the whole conversation's, and nothing
+after the end of turn is learnt.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tutelage.canon import digest_of
+from tutelage.errors import ConfigError, DataError
+
+
+class Example(NamedTuple):
+    """`targets` are the places in `ids` that are learnt, ascending and above 0; the loss of each stands at the place before it.
+    `source` is what the ledger counts its tokens by."""
+
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+    source: str
+
+    @property
+    def key(self) -> str:
+        """Digest of the tokens and of what is learnt of them: what a teacher's signal is kept under."""
+        return digest_of({"ids": list(self.ids), "targets": list(self.targets)})
+
+
+class Rendered(NamedTuple):
+    """Examples in the order of their conversations, and how many were left out for which reason."""
+
+    examples: tuple[Example, ...]
+    dropped: Mapping[str, int]
+
+
+TOO_LONG = "longer than the limit"
+CUT = "cut off before its end (finish reason length)"
+EMPTY = "no answer"
+
+
+def render(
+    conversations: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], tokenizer: Any, limit_tokens: int, *,
+    last_turn_only: bool = True, cut: Callable[[str], bool] = lambda source: False,
+) -> Rendered:  # fmt: skip
+    """Examples of (source, messages); `cut(source)` says that an answer was cut at its token limit.
+
+    Left out and counted, never shortened: conversations longer than `limit_tokens` (an answer cut off teaches to stop in mid
+    sentence), cut answers, and those without an answer. Raises `ConfigError` for a template that ends no turn or writes a
+    prompt otherwise with its answer than without, and `DataError` when nothing is left.
+    """
+    ends = end_of_turn_ids(tokenizer)
+    found, dropped = list[Example](), Counter[str]()
+    for source, messages in conversations:
+        turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+        if not turns or not str(messages[turns[-1]].get("content") or "").strip():
+            dropped[EMPTY] += 1
+        elif cut(source):
+            dropped[CUT] += 1
+        else:
+            chosen = turns[-1:] if last_turn_only else turns
+            example = _example(source, list(messages[: turns[-1] + 1]), chosen, tokenizer, ends)
+            if len(example.ids) > limit_tokens:
+                dropped[TOO_LONG] += 1
+            else:
+                found.append(example)
+    if not found:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "there were none"
+        raise DataError(
+            f"no conversation is left to train on: {reasons}",
+            fix=f"raise the limit of {limit_tokens} tokens, or collect answers with a higher max_tokens",
+        )
+    return Rendered(tuple(found), dict(dropped))
+
+
+def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens that end an answer under this template. Raises `ConfigError` when the template ends none."""
+    known = {tokenizer.eos_token_id, *tokenizer.all_special_ids} - {None}
+    marker = "\u2042 answer"
+    ids = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "question"}, {"role": "assistant", "content": marker}], return_dict=False
+    )
+    plain = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "question"}], add_generation_prompt=True, return_dict=False
+    )
+    after = next((token for token in ids[len(plain) :] if token in known), None)
+    if after is None:
+        raise ConfigError(
+            "the student's chat template puts no end token after an answer: it would never learn to stop",
+            fix="let the template write the end token after each assistant message, or give student.template",
+        )
+    return frozenset({int(after)})
+
+
+def _example(
+    source: str, messages: list[Mapping[str, Any]], turns: Sequence[int], tokenizer: Any, ends: frozenset[int]
+) -> Example:
+    whole = tokenizer.apply_chat_template(messages, return_dict=False)
+    targets: list[int] = []
+    for turn in turns:
+        prompt = tokenizer.apply_chat_template(messages[:turn], add_generation_prompt=True, return_dict=False)
+        if whole[: len(prompt)] != prompt:
+            raise ConfigError(
+                f"the template writes the prompt of {source} otherwise with its answer than without it",
+                fix="use a template whose text for a question does not change when the answer is added",
+            )
+        end = next((at for at in range(len(prompt), len(whole)) if whole[at] in ends), None)
+        if end is None:
+            raise ConfigError(f"the answer of {source} has no end token", fix="let the template end every turn")
+        targets += range(len(prompt), end + 1)
+    return Example(tuple(whole[: targets[-1] + 1]), tuple(targets), source)

@@ -1,0 +1,78 @@
+"""Off-policy: the prefixes are the data's own, written by the teacher or by people.
+
+Shape legend: T tokens, N loss positions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from tutelage.config import TrainTable
+from tutelage.train.batch import Batch, Term, starts
+from tutelage.train.examples import Example
+from tutelage.train.loop import Plan, plan_steps
+from tutelage.train.order import epoch_order
+from tutelage.train.step import Look
+from tutelage.train.teaching import Passage, Teaching
+
+
+def passage_of(examples: Sequence[Example], device: torch.device | str = "cpu") -> Passage:
+    """Packs examples; the last token of each is predicted, never read."""
+    lengths = tuple(len(example.ids) - 1 for example in examples)
+    ids = [token for example in examples for token in example.ids[:-1]]
+    positions, targets = [], []
+    for example, start in zip(examples, starts(lengths), strict=True):
+        positions += [start + at - 1 for at in example.targets]
+        targets += [example.ids[at] for at in example.targets]
+    return Passage(
+        torch.tensor(ids, device=device),
+        lengths,
+        torch.tensor(positions, dtype=torch.long, device=device),
+        torch.tensor(targets, dtype=torch.long, device=device),
+        tuple(example.key for example in examples),
+    )
+
+
+def batch_of(examples: Sequence[Example], teaching: Teaching, rows: Sequence[int], device: torch.device | str) -> Batch:
+    """A batch of these examples under this teaching."""
+    passage = passage_of(examples, device)
+    count = len(passage.positions_N)
+    term = Term(passage.positions_N, teaching.parts(passage))
+    return Batch(passage.ids_T, passage.lengths, (term,), {str(teaching.role): count}, tuple(rows))
+
+
+class DataSource:
+    """Examples in seeded order under one teaching."""
+
+    look: Look | None = None
+
+    def __init__(
+        self, examples: Sequence[Example], teaching: Teaching, table: TrainTable, seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:  # fmt: skip
+        self.examples, self._teaching, self._table, self._seed = tuple(examples), teaching, table, seed
+        self._device = device
+        self._lengths = [len(example.ids) for example in examples]
+        self._order: tuple[int, list[tuple[int, ...]]] = (-1, [])
+
+    @property
+    def plan(self) -> Plan:
+        return plan_steps(len(self.examples), self._table)
+
+    def rows(self, step: int) -> tuple[int, ...]:
+        epoch, at = divmod(step, self.plan.per_epoch)
+        if self._order[0] != epoch:
+            self._order = (epoch, epoch_order(self._lengths, self._table.batch_size, self._seed, epoch))
+        return self._order[1][at]
+
+    def tokens(self, row: int) -> int:
+        return self._lengths[row]
+
+    def loss_tokens(self, rows: Sequence[int]) -> int:
+        return sum(len(self.examples[row].targets) for row in rows)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        return batch_of([self.examples[row] for row in rows], self._teaching, rows, self._device)
+
+    def metrics(self) -> dict[str, float]:
+        return {}

@@ -1,0 +1,96 @@
+"""What the teacher says about a batch: parts of a loss, from live weights, from a cache, or from the words alone.
+
+Shape legend: T tokens, N loss positions, D width of the teacher's hidden state.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+
+from tutelage.errors import ConfigError
+from tutelage.losses.base import Loss
+from tutelage.losses.chunked import Part
+from tutelage.models.causal import Causal
+from tutelage.records import Role
+from tutelage.signals import Hidden, Text
+
+
+class Passage(NamedTuple):
+    """Documents packed in `ids_T`, the places `positions_N` that predict `target_ids_N`, and the documents' keys."""
+
+    ids_T: torch.Tensor
+    lengths: tuple[int, ...]
+    positions_N: torch.Tensor
+    target_ids_N: torch.Tensor
+    keys: tuple[str, ...]
+
+
+class Teaching(Protocol):
+    """A source of parts; `role` is what their tokens count as in the ledger."""
+
+    role: Role
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]: ...
+
+
+class Words:
+    """The text itself: cross-entropy, sequence-level distillation (Kim & Rush 2016, arXiv 1606.07947)."""
+
+    role = Role.TEXT_TARGET
+
+    def __init__(self, loss: Loss, weight: float = 1.0) -> None:
+        self._loss, self._weight = loss, weight
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        return (Part(self._loss, Text(passage.target_ids_N), self._weight),)
+
+
+class LiveTeacher:
+    """The teacher's full distribution, as its last hidden states; its head is applied chunk by chunk.
+
+    Teacher and student must have the same tokenizer; `columns` is how many tokens it has. The teacher never trains: it is set to
+    evaluation and its weights to no gradient.
+    """
+
+    role = Role.SOFT_TARGET
+
+    def __init__(self, teacher: Causal, loss: Loss, columns: int | None = None, weight: float = 1.0) -> None:
+        teacher.model.eval().requires_grad_(False)
+        self._teacher, self._loss, self._columns, self._weight = teacher, loss, columns, weight
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        with torch.no_grad():
+            hidden_TD = self._teacher.hidden(passage.ids_T, passage.lengths)
+        signal = Hidden(hidden_TD[passage.positions_N], self._teacher.head(self._columns))
+        return (Part(self._loss, signal, self._weight),)
+
+
+class Together:
+    """Several teachings of the same positions, for instance a divergence and a share of cross-entropy."""
+
+    def __init__(self, teachings: Sequence[Teaching]) -> None:
+        if not teachings:
+            raise ConfigError("no loss is given", fix="name at least one loss")
+        self._teachings = tuple(teachings)
+        self.role = teachings[0].role
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        return tuple(part for teaching in self._teachings for part in teaching.parts(passage))
+
+
+def require_same_tokens(student: Sequence[bytes], teacher: Sequence[bytes], loss: Loss) -> None:
+    """Raises `ConfigError` when two vocabularies spell any id differently: an equal size proves nothing."""
+    for at, (one, other) in enumerate(zip(student, teacher, strict=False)):
+        if one != other:
+            raise ConfigError(
+                f"{loss.name} compares distributions token by token, but token {at} is {one!r} for the student and "
+                f"{other!r} for the teacher",
+                fix="start the student from a model with the teacher's tokenizer, or train on its text (cross-entropy)",
+            )
+    if len(student) != len(teacher):
+        raise ConfigError(
+            f"{loss.name} compares distributions token by token, but the student's tokenizer has {len(student)} tokens "
+            f"and the teacher's {len(teacher)}",
+            fix="start the student from a model with the teacher's tokenizer, or train on its text (cross-entropy)",
+        )
