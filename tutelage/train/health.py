@@ -56,7 +56,11 @@ class Health(NamedTuple):
 
 
 def health(
-    rollouts: Sequence[Rollout], entropy_nats: float, start: Start, limits: Limits | None = None, drift_nats: float = 0.0
+    rollouts: Sequence[Rollout],
+    entropy_nats: float,
+    start: Start,
+    limits: Limits | None = None,
+    drift_nats: float = 0.0,
 ) -> Health:
     """Judges one batch of at least one rollout. `entropy_nats` is the student's mean entropy at its own tokens. Nothing is held
     against a start of no batches."""

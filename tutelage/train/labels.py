@@ -11,10 +11,8 @@ import torch
 
 from tutelage.config import TaskTable, TrainTable
 from tutelage.errors import SignalError, StorageError
-from tutelage.losses.base import Loss
+from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import Part
-from tutelage.losses.supervised import cross_entropy
-from tutelage.losses.topk import forward_kl_top_k
 from tutelage.models.causal import Causal
 from tutelage.records import UNATS_PER_NAT, Exchange, Role
 from tutelage.signals import Text, TopK
@@ -27,8 +25,7 @@ from tutelage.train.loop import Plan, Seen, plan_steps
 from tutelage.train.order import epoch_order
 from tutelage.train.vocabulary import token_ids_by_bytes
 
-_SOFT = Loss("top-k-forward-kl", TopK, forward_kl_top_k)
-_TEXT = Loss("cross-entropy", Text, cross_entropy)
+_SOFT, _TEXT = make("top-k-forward-kl"), make("cross-entropy")
 
 
 class Example(NamedTuple):
