@@ -16,8 +16,11 @@ from tutelage.train.step import Look
 from tutelage.train.teaching import Passage, Teaching
 
 
-def passage_of(examples: Sequence[Example], device: torch.device | str = "cpu") -> Passage:
-    """Packs examples; the last token of each is predicted, never read."""
+def passage_of(
+    examples: Sequence[Example], device: torch.device | str = "cpu", drawn: Sequence[Sequence[float]] | None = None
+) -> Passage:
+    """Packs examples; the last token of each is predicted, never read. `drawn` are the log-probabilities that the student's
+    engine drew each example's targets with, where it wrote them."""
     lengths = tuple(len(example.ids) - 1 for example in examples)
     ids = [token for example in examples for token in example.ids[:-1]]
     positions, targets = [], []
@@ -30,12 +33,16 @@ def passage_of(examples: Sequence[Example], device: torch.device | str = "cpu") 
         torch.tensor(positions, dtype=torch.long, device=device),
         torch.tensor(targets, dtype=torch.long, device=device),
         tuple(example.key for example in examples),
+        None if drawn is None else torch.tensor([value for one in drawn for value in one], device=device),
     )
 
 
-def batch_of(examples: Sequence[Example], teaching: Teaching, rows: Sequence[int], device: torch.device | str) -> Batch:
-    """A batch of these examples under this teaching."""
-    passage = passage_of(examples, device)
+def batch_of(
+    examples: Sequence[Example], teaching: Teaching, rows: Sequence[int], device: torch.device | str,
+    drawn: Sequence[Sequence[float]] | None = None,
+) -> Batch:  # fmt: skip
+    """A batch of these examples under this teaching; `drawn` as for `passage_of`."""
+    passage = passage_of(examples, device, drawn)
     count = len(passage.positions_N)
     term = Term(passage.positions_N, teaching.parts(passage))
     return Batch(passage.ids_T, passage.lengths, (term,), {str(teaching.role): count}, tuple(rows))

@@ -8,22 +8,27 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, SignalError
 from tutelage.losses.base import Loss
-from tutelage.losses.chunked import Part
+from tutelage.losses.catalogue import make
+from tutelage.losses.chunked import Part, values
 from tutelage.models.causal import Causal
 from tutelage.records import Role
-from tutelage.signals import Hidden, Text
+from tutelage.signals import Hidden, Scored, Text
+
+_TEXT = make("cross-entropy")
 
 
 class Passage(NamedTuple):
-    """Documents packed in `ids_T`, the places `positions_N` that predict `target_ids_N`, and the documents' keys."""
+    """Documents packed in `ids_T`, the places `positions_N` that predict `target_ids_N`, and the documents' keys.
+    `drawn_logp_N` is what the student's engine drew each target with, None for text that it did not write."""
 
     ids_T: torch.Tensor
     lengths: tuple[int, ...]
     positions_N: torch.Tensor
     target_ids_N: torch.Tensor
     keys: tuple[str, ...]
+    drawn_logp_N: torch.Tensor | None = None
 
 
 class Teaching(Protocol):
@@ -63,6 +68,31 @@ class LiveTeacher:
         with torch.no_grad():
             hidden_TD = self._teacher.hidden(passage.ids_T, passage.lengths)
         signal = Hidden(hidden_TD[passage.positions_N], self._teacher.head(self._columns))
+        return (Part(self._loss, signal, self._weight),)
+
+
+class ScoringTeacher:
+    """The teacher's log-probability of the tokens that stand there, and nothing else: what an endpoint that scores supplied text
+    gives. For the student's own text only."""
+
+    role = Role.SOFT_TARGET
+
+    def __init__(self, teacher: Causal, loss: Loss, columns: int | None = None, weight: float = 1.0) -> None:
+        teacher.model.eval().requires_grad_(False)
+        self._teacher, self._loss, self._columns, self._weight = teacher, loss, columns, weight
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        """Raises `SignalError` for text that the student did not draw: its estimate would be of another divergence."""
+        if passage.drawn_logp_N is None:
+            raise SignalError(
+                f"{self._loss.name} is an average over the student's own text, and this text is the data's",
+                fix="use it on-policy with a student share of 1, or choose a loss on full or top-k distributions",
+            )
+        with torch.no_grad():
+            hidden_TD = self._teacher.hidden(passage.ids_T, passage.lengths)
+        words = Part(_TEXT, Text(passage.target_ids_N))
+        (nats_N,) = values(hidden_TD[passage.positions_N], self._teacher.head(self._columns), (words,))
+        signal = Scored(passage.target_ids_N, -nats_N, passage.drawn_logp_N)
         return (Part(self._loss, signal, self._weight),)
 
 

@@ -1,0 +1,109 @@
+"""On-policy: the student writes the answers, the teacher says what it thinks of each token.
+
+A share λ of the steps is on the student's own text, the rest on the data's (Agarwal et al. 2023, GKD, arXiv 2306.13649, algorithm
+1); no gradient flows through what was drawn. Shape legend: N loss positions, V vocabulary.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tutelage.config import TrainTable
+from tutelage.errors import ConfigError
+from tutelage.models.causal import Causal
+from tutelage.train.batch import Batch
+from tutelage.train.examples import Example
+from tutelage.train.health import Finding, Limits, Start, health
+from tutelage.train.loop import Plan, plan_steps
+from tutelage.train.offpolicy import batch_of
+from tutelage.train.order import epoch_order
+from tutelage.train.rollout import Roller, Rollout
+from tutelage.train.teaching import Teaching
+
+LOOKED_AT = 64  # positions of a chunk whose entropy is taken
+START_STEPS = 5  # how many steps tell what is usual
+
+
+class RolloutSource:
+    """Prompts of `examples` in seeded order, answered by the student as it stands; `student_share` is λ.
+
+    `step` and `seed` decide the prompts, the coin and every draw, so that a resumed run writes the same answers. What goes
+    wrong with the answers (they grow, never end, repeat, lose their entropy) is told to `warn` and written to the journal.
+    """
+
+    def __init__(
+        self, examples: Sequence[Example], student: Causal, roller: Roller, teaching: Teaching, table: TrainTable, seed: int, *,
+        max_new_tokens: int, temperature: float = 1.0, student_share: float = 1.0, limits: Limits | None = None,
+        warn: Callable[[Finding], Any] = lambda finding: None,
+    ) -> None:  # fmt: skip
+        if not 0 < student_share <= 1:
+            raise ConfigError(
+                f"a share of {student_share} of the steps on the student's own text",
+                fix="give a share above 0 and at most 1; without rollouts the method is off-policy",
+            )
+        self.examples, self._student, self._roller, self._teaching = tuple(examples), student, roller, teaching
+        self._table, self._seed, self._new, self._temperature = table, seed, max_new_tokens, temperature
+        self._share, self._limits, self._warn = student_share, limits, warn
+        self._prompts = [example.ids[: example.targets[0]] for example in examples]
+        self._current: tuple[Example, ...] = ()
+        self._rollouts: list[Rollout] = []
+        self._start = Start()
+        self._entropy: list[float] = []
+
+    @property
+    def plan(self) -> Plan:
+        return plan_steps(len(self.examples), self._table)
+
+    def rows(self, step: int) -> tuple[int, ...]:
+        """Writes the step's answers (or takes the data's) and returns their places among them."""
+        epoch, at = divmod(step, self.plan.per_epoch)
+        chosen = epoch_order([len(p) for p in self._prompts], self._table.batch_size, self._seed, epoch)[at]
+        coin = random.Random(f"{self._seed}:{step}:coin").random()
+        if coin < self._share:
+            self._roller.refresh(self._student.model)
+            draw = random.Random(f"{self._seed}:{step}:draws")
+            seeds = [draw.randrange(1 << 31) for _ in chosen]
+            prompts = [self._prompts[row] for row in chosen]
+            self._rollouts = self._roller.write(prompts, self._new, self._temperature, seeds)
+            self._current = tuple(
+                written(rollout, self.examples[row].source) for rollout, row in zip(self._rollouts, chosen, strict=True)
+            )
+        else:
+            self._rollouts, self._current = [], tuple(self.examples[row] for row in chosen)
+        return tuple(range(len(self._current)))
+
+    def tokens(self, row: int) -> int:
+        return len(self._current[row].ids)
+
+    def loss_tokens(self, rows: Sequence[int]) -> int:
+        return sum(len(self._current[row].targets) for row in rows)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        drawn = [self._rollouts[row].logp for row in rows] if self._rollouts else None
+        return batch_of([self._current[row] for row in rows], self._teaching, rows, self._student.device, drawn)
+
+    def look(self, logits_NV: torch.Tensor, batch: Batch, term: int, at: slice) -> None:
+        """Takes the student's entropy at a few of its own tokens."""
+        if self._rollouts and len(self._entropy) < LOOKED_AT:
+            logq_NV = logits_NV[: LOOKED_AT - len(self._entropy)].float().log_softmax(-1)
+            self._entropy += (-(logq_NV.exp() * logq_NV).sum(-1)).tolist()
+
+    def metrics(self) -> dict[str, float]:
+        if not self._rollouts:
+            return {"rollout/own_text": 0.0}
+        entropy = sum(self._entropy) / max(1, len(self._entropy))
+        self._entropy = []
+        found = health(self._rollouts, entropy, self._start, self._limits)
+        if self._start.batches < START_STEPS:
+            self._start = self._start.add(self._rollouts, entropy)
+        for finding in found.findings:
+            self._warn(finding)
+        return {"rollout/own_text": 1.0, **found.metrics}
+
+
+def written(rollout: Rollout, source: str) -> Example:
+    """A rollout as an example: every token that was drawn is learnt from, and no end is made up for one that was cut."""
+    ids = rollout.prompt_ids + rollout.ids
+    return Example(ids, tuple(range(len(rollout.prompt_ids), len(ids))), source)
