@@ -32,7 +32,7 @@ def passage_of(
         lengths,
         torch.tensor(positions, dtype=torch.long, device=device),
         torch.tensor(targets, dtype=torch.long, device=device),
-        tuple(example.key for example in examples),
+        tuple(examples),
         None if drawn is None else torch.tensor([value for one in drawn for value in one], device=device),
     )
 

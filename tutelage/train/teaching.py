@@ -14,20 +14,23 @@ from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import Part, values
 from tutelage.models.causal import Causal
 from tutelage.records import Role
-from tutelage.signals import Hidden, Scored, Text
+from tutelage.signals import Dense, Hidden, Scored, Text
+from tutelage.signals.joining import joined
+from tutelage.store.signals import SignalCache
+from tutelage.train.examples import Example
 
 _TEXT = make("cross-entropy")
 
 
 class Passage(NamedTuple):
-    """Documents packed in `ids_T`, the places `positions_N` that predict `target_ids_N`, and the documents' keys.
+    """Documents packed in `ids_T`, the places `positions_N` that predict `target_ids_N`, and the examples they are of.
     `drawn_logp_N` is what the student's engine drew each target with, None for text that it did not write."""
 
     ids_T: torch.Tensor
     lengths: tuple[int, ...]
     positions_N: torch.Tensor
     target_ids_N: torch.Tensor
-    keys: tuple[str, ...]
+    examples: tuple[Example, ...]
     drawn_logp_N: torch.Tensor | None = None
 
 
@@ -94,6 +97,30 @@ class ScoringTeacher:
         (nats_N,) = values(hidden_TD[passage.positions_N], self._teacher.head(self._columns), (words,))
         signal = Scored(passage.target_ids_N, -nats_N, passage.drawn_logp_N)
         return (Part(self._loss, signal, self._weight),)
+
+
+class CachedTeacher:
+    """What the teacher said when the cache was filled, found by each example's own tokens."""
+
+    role = Role.SOFT_TARGET
+
+    def __init__(self, cache: SignalCache, loss: Loss, weight: float = 1.0) -> None:
+        """Raises `SignalError` when the loss cannot use what the cache holds."""
+        takes = cache.identity.kind.takes
+        if takes is not loss.takes and not (takes is Hidden and loss.takes is Dense):
+            raise SignalError(
+                f"{loss.name} takes {loss.takes.__name__} signals; the cache in {cache.folder} holds {takes.__name__}",
+                fix=f"choose a loss on {takes.__name__} signals, or capture another kind",
+            )
+        self._cache, self._loss, self._weight = cache, loss, weight
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        """Raises `SignalError` for text that was not captured, as the student's own never is."""
+        rows = [
+            self._cache.read(torch.tensor(example.ids), torch.tensor(example.targets) - 1).signal
+            for example in passage.examples
+        ]
+        return (Part(self._loss, joined(rows).to(passage.ids_T.device), self._weight),)
 
 
 class Together:
