@@ -15,7 +15,9 @@ import torch
 from tutelage.losses.base import Loss, WithGradient
 from tutelage.signals import Head, Signal
 
-CHUNK_BYTES = 64 << 20  # of one float32 [chunk, V] tensor; about four of them exist at a time
+# Of one float32 [chunk, V] tensor, of which up to six exist at a time. A processor's cache holds a few rows; a GPU wants enough
+# of them at once to be busy.
+CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
 
 
 class Part(NamedTuple):
@@ -34,9 +36,9 @@ class Summed(NamedTuple):
     gradient_ND: torch.Tensor
 
 
-def chunk_rows(vocabulary: int) -> int:
+def chunk_rows(vocabulary: int, device: str = "cpu") -> int:
     """Positions whose logits exist at a time."""
-    return max(16, CHUNK_BYTES // (4 * vocabulary))
+    return max(16, CHUNK_BYTES.get(device, CHUNK_BYTES["cuda"]) // (4 * vocabulary))
 
 
 def head_gradients(
@@ -56,7 +58,7 @@ def head_gradients(
     cast = Head(weight_VD, bias_V, head.scale, head.softcap)
     gradient_ND = torch.empty(hidden_ND.shape, dtype=dtype, device=hidden_ND.device)
     totals = [torch.zeros((), dtype=torch.float64, device=hidden_ND.device) for _ in parts]
-    step = rows or chunk_rows(weight_VD.shape[0])
+    step = rows or chunk_rows(weight_VD.shape[0], hidden_ND.device.type)
     for start in range(0, len(hidden_ND), step):
         at = slice(start, start + step)
         piece_ND = hidden_ND[at].detach().to(dtype)
@@ -80,7 +82,7 @@ def values(
 ) -> tuple[torch.Tensor, ...]:
     """The losses alone, one tensor [N] of nats a part, without gradients."""
     found: list[list[torch.Tensor]] = [[] for _ in parts]
-    step = rows or chunk_rows(head.weight_VD.shape[0])
+    step = rows or chunk_rows(head.weight_VD.shape[0], hidden_ND.device.type)
     with torch.no_grad():
         for start in range(0, len(hidden_ND), step):
             at = slice(start, start + step)
