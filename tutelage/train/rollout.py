@@ -13,6 +13,7 @@ from tutelage.errors import ConfigError, DataError, TeacherError
 
 GREEDY = 0.0
 _SEEDS = 1 << 31  # what every engine takes
+_FLOOR = -9998.0  # −9999 is how a server writes "none"; no token this unlikely is ever drawn
 
 
 class Rollout(NamedTuple):
@@ -102,11 +103,11 @@ def from_engine(
     prompt: tuple[int, ...], ids: Sequence[int], logp: Sequence[float], ends: frozenset[int], max_new_tokens: int
 ) -> Rollout:
     """What another engine answered, cut after the first end token. Raises `TeacherError` for an answer that is none: no
-    token, log-probabilities that are not one each, not finite or above 0, or one that stopped early without an end token."""
+    token, log-probabilities that are not one each, placeholders or above 0, or one that stopped early without an end token."""
     last = next((at for at, token in enumerate(ids) if token in ends), len(ids) - 1)
     ids, logp = tuple(ids[: last + 1]), tuple(logp[: last + 1])
     finished = bool(ids) and ids[-1] in ends
-    if not ids or len(logp) != len(ids) or not all(math.isfinite(value) and value < 1e-3 for value in logp):
+    if not ids or len(logp) != len(ids) or not all(_FLOOR < value < 1e-3 for value in logp):
         raise TeacherError(
             f"the engine answered {len(ids)} tokens with {len(logp)} log-probabilities {list(logp[:4])}",
             fix="it has to give the log-probability of every token it drew",

@@ -194,7 +194,7 @@ def choose(logits_BV: torch.Tensor, temperature: float, draws_B: torch.Tensor) -
         p_BV = logp_BV.exp() if temperature == 1 else (logp_BV / temperature).softmax(-1)
         below_BV = p_BV.cumsum(-1, dtype=torch.float64)
         total_B = below_BV[:, -1]
-        point_B = torch.minimum(draws_B * total_B, torch.nextafter(total_B, torch.zeros_like(total_B)))
+        point_B = draws_B * total_B  # below the total: the largest number is 1 − 2⁻⁵³
         ids_B = torch.searchsorted(below_BV, point_B[:, None], right=True)[:, 0]
     return Chosen(ids_B, logp_BV.gather(1, ids_B[:, None])[:, 0])
 
