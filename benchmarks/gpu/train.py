@@ -144,7 +144,7 @@ def mfu(device: str, tiny: bool, peak: float) -> dict[str, Any]:
     def step() -> None:
         train_step(student, [batch], len(ids_T), 1.0, autocast)
         optimizer.step()
-        clear(model.parameters(), student.head().weight_VD)
+        clear(student)
 
     seconds = timed(step, device, 5)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -191,7 +191,7 @@ def onpolicy(device: str, tiny: bool, peak: float) -> dict[str, Any]:
         batch = Batch(ids_T, lengths, (Term(positions_N, (Part(loss, signal),)),), {"soft-target": len(places)}, ())
         train_step(student, [batch], len(places), 1.0, autocast)
         optimizer.step()
-        clear(model.parameters(), student.head().weight_VD)
+        clear(student)
         tokens = len(ids_T)
 
     seconds = timed(step, device, 3)

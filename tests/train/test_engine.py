@@ -161,6 +161,17 @@ def test_trap_b7_chunked_equals_whole_for_every_kind_of_head(name: str, rows: in
     assert torch.allclose(alone[1], text.detach())
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_fresh_buffer_is_written_over(dtype: torch.dtype) -> None:
+    """Also where it is of another type than the product."""
+    hidden, parts = case(HEADS["plain"])
+    zeros = torch.zeros(40, 8, dtype=dtype)
+    junk = torch.full((40, 8), float("nan"), dtype=dtype)
+    for buffer, fresh in ((zeros, False), (junk, True)):
+        head_gradients(hidden, HEADS["plain"], parts, 1.0, weight_gradient_VD=buffer, fresh=fresh, rows=7)
+    assert torch.allclose(zeros, junk, atol=1e-6)
+
+
 def test_a_loss_refuses_another_type_of_signal() -> None:
     with pytest.raises(SignalError, match="takes TopK signals, not Text"):
         TOP_K(torch.zeros(1, 4), Text(torch.zeros(1, dtype=torch.long)))

@@ -44,11 +44,12 @@ def chunk_rows(vocabulary: int, device: str = "cpu") -> int:
 def head_gradients(
     hidden_ND: torch.Tensor, head: Head, parts: Sequence[Part], scale: float, *, weight_gradient_VD: torch.Tensor | None,
     bias_gradient_V: torch.Tensor | None = None, dtype: torch.dtype | None = None, rows: int | None = None,
-    look: Callable[[torch.Tensor, slice], Any] | None = None,
+    fresh: bool = False, look: Callable[[torch.Tensor, slice], Any] | None = None,
 ) -> Summed:  # fmt: skip
     """Gradients of scale · Σ_parts weight · Σₙ weight_N[n] · lossₙ.
 
-    `weight_gradient_VD` (and `bias_gradient_V`) are added to in place; None for a head that is not trained. The product is
+    `weight_gradient_VD` (and `bias_gradient_V`) are added to in place; None for a head that is not trained; what a `fresh` one
+    holds is overwritten, which saves setting it to zero. The product is
     computed in `dtype` (default: that of the hidden states), losses and gradients of logits in float32 at least. `look`
     is shown the logits of each chunk before any loss is taken of them, and which positions they are.
     """
@@ -71,7 +72,7 @@ def head_gradients(
             slope_NV = _unshaped(slope_NV, logits_NV, product_NV, cast).to(dtype)
             torch.mm(slope_NV, weight_VD, out=gradient_ND[at])
             if weight_gradient_VD is not None:
-                _add_product(weight_gradient_VD, slope_NV, piece_ND)
+                _add_product(weight_gradient_VD, slope_NV, piece_ND, fresh=fresh and not start)
             if bias_gradient_V is not None:
                 bias_gradient_V += slope_NV.sum(0)
     return Summed(tuple(total.item() for total in totals), gradient_ND.to(hidden_ND.dtype))
@@ -139,8 +140,10 @@ def _unshaped(slope_NV: torch.Tensor, logits_NV: torch.Tensor, product_NV: torch
     return slope_NV * head.scale if head.scale != 1.0 else slope_NV
 
 
-def _add_product(total_VD: torch.Tensor, slope_NV: torch.Tensor, piece_ND: torch.Tensor) -> None:
+def _add_product(total_VD: torch.Tensor, slope_NV: torch.Tensor, piece_ND: torch.Tensor, *, fresh: bool) -> None:
     if total_VD.dtype == slope_NV.dtype:
-        total_VD.addmm_(slope_NV.T, piece_ND)
+        total_VD.addmm_(slope_NV.T, piece_ND, beta=0 if fresh else 1)
+    elif fresh:
+        total_VD.copy_(slope_NV.T @ piece_ND)
     else:
         total_VD += slope_NV.T @ piece_ND

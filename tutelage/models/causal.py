@@ -36,6 +36,7 @@ class Causal:
                 f"{type(inner).__name__} has no body and linear head that can be told apart",
                 fix="use a decoder-only model with an output embedding, and no adapter on its head",
             )
+        self._spare: torch.Tensor | None = None
         self._own_attention = inner.config._attn_implementation
         self.packs = self._probe()
 
@@ -78,6 +79,23 @@ class Causal:
     def embeddings(self) -> tuple[torch.Tensor, ...]:
         """The weights whose rows are tokens: of the input, and of the head where it has its own."""
         return (self._inner.get_input_embeddings().weight, self._output.weight)
+
+    def gradient_buffer(self, weight: torch.Tensor, *, zeros: bool = False) -> tuple[torch.Tensor | None, bool]:
+        """Where the gradient of a part of the head is added to, made if there is none yet, and whether it holds nothing of worth;
+        None for a part that is not trained."""
+        if not weight.requires_grad:
+            return None, False
+        if weight.grad is not None:
+            return weight.grad, False
+        spare, self._spare = (None if zeros else self._spare), (self._spare if zeros else None)
+        usable = spare is not None and spare.shape == weight.shape and spare.dtype == weight.dtype
+        weight.grad = spare if usable else torch.zeros_like(weight)
+        return weight.grad, usable
+
+    def keep_buffer(self) -> None:
+        """Sets the head's gradient aside, to be written over."""
+        if self._output.weight.grad is not None:
+            self._spare = self._output.weight.grad
 
     def hidden(self, ids_T: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
         """Last hidden states [T, D] of documents that stand one after another in `ids_T`, each as if it were alone."""

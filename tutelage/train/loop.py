@@ -148,7 +148,7 @@ def advance(student: Causal, source: Source, judge: Judge, loop: Loop) -> dict[s
         rows = tuple(source.rows(step))
         result = take(student, source, rows, fit, table.clip_norm, autocast)
         optimizer.step()
-        clear(parameters.values(), student.head().weight_VD)
+        clear(student)
         step += 1
         if step > steps * (1 - table.average_last):
             averaged = _average(parameters, average, averaged)
@@ -183,7 +183,7 @@ def take(
         batches = (source.batch(part) for part in split(mine, tokens, limit))
         return train_step(student, batches, round(loss_tokens), clip_norm, autocast, source.look)
 
-    return fit.run(attempt, lambda: clear(student.model.parameters(), None), tokens.values())
+    return fit.run(attempt, lambda: clear(student), tokens.values())
 
 
 def choose_trainable(student: Causal, table: TrainTable) -> None:

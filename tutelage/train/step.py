@@ -67,16 +67,17 @@ def _accumulate(
         hidden_TD = student.hidden(batch.ids_T, batch.lengths)
     gradient_TD = torch.zeros_like(hidden_TD)
     head, objective = student.head(), 0.0
-    weight_gradient = _gradient_buffer(head.weight_VD)
-    bias_gradient = _gradient_buffer(head.bias_V)
+    weight, fresh = student.gradient_buffer(head.weight_VD)
+    bias, _ = (None, False) if head.bias_V is None else student.gradient_buffer(head.bias_V, zeros=True)
     for number, term in enumerate(batch.terms):
         if not len(term.positions_N):
             continue
         found = head_gradients(
-            hidden_TD.detach()[term.positions_N], head, term.parts, scale, weight_gradient_VD=weight_gradient,
-            bias_gradient_V=bias_gradient, dtype=torch.bfloat16 if autocast._enabled else None,
+            hidden_TD.detach()[term.positions_N], head, term.parts, scale, weight_gradient_VD=weight,
+            bias_gradient_V=bias, dtype=torch.bfloat16 if autocast._enabled else None, fresh=fresh,
             look=None if look is None else lambda logits_NV, at, number=number: look(logits_NV, batch, number, at),
         )  # fmt: skip
+        fresh = False
         gradient_TD.index_add_(0, term.positions_N, found.gradient_ND)
         for part, total in zip(term.parts, found.nats, strict=True):
             if total != total or abs(total) == float("inf"):
@@ -87,18 +88,11 @@ def _accumulate(
             nats[part.loss.name] += total
             positions[part.loss.name] += len(term.positions_N)
             objective += part.weight * total
+    if fresh and weight is not None:
+        weight.zero_()  # a batch without a loss
     if hidden_TD.requires_grad:
         hidden_TD.backward(gradient_TD)
     return objective
-
-
-def _gradient_buffer(value: torch.Tensor | None) -> torch.Tensor | None:
-    """Where a head's gradient is added to: kept between steps, since making it anew costs as much as using it."""
-    if value is None or not value.requires_grad:
-        return None
-    if value.grad is None:
-        value.grad = torch.zeros_like(value)
-    return value.grad
 
 
 def clip(parameters: list[torch.nn.Parameter], limit: float) -> float:
@@ -110,10 +104,8 @@ def clip(parameters: list[torch.nn.Parameter], limit: float) -> float:
     return norm
 
 
-def clear(parameters: Iterable[torch.Tensor], keep: torch.Tensor | None) -> None:
-    """Forgets all gradients; that of the head's weights is set to zero instead, where it lies."""
-    for parameter in parameters:
-        if parameter.grad is not None and keep is not None and parameter is keep:
-            parameter.grad.zero_()
-        else:
-            parameter.grad = None
+def clear(student: Causal) -> None:
+    """Forgets all gradients. The memory of the head's is kept for the next step: making it anew costs as much as using it."""
+    student.keep_buffer()
+    for parameter in student.model.parameters():
+        parameter.grad = None
