@@ -23,16 +23,7 @@ def make_student(source: Path, layers: int, template: str | None, labels: Sequen
     labels begin with the same token, or when its parts are not laid out as we know them.
     """
     with _quiet_transformers(), no_collection():
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-        folder, chosen = source, dict[str, Any]()
-        if source.is_file():
-            folder, chosen = source.parent, dict[str, Any](gguf_file=source.name)
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, **chosen)
-        if chosen:
-            chosen["quantization_config"] = GgufConfig(dequantize=True)
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True, **chosen)
+        base, tokenizer = _load_base(source)
         base_layers = base.config.num_hidden_layers
         if layers > base_layers:
             raise ConfigError(
@@ -61,6 +52,45 @@ def make_student(source: Path, layers: int, template: str | None, labels: Sequen
         "base_parameters": base_parameters,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
     }
+
+
+def load_base(source: Path) -> tuple[Any, Any]:
+    """Model (float32) and tokenizer of a GGUF file, which is de-quantised, or of a Hugging Face folder of safetensors; no code
+    of the folder's is run.
+
+    A de-quantised model is copied into a fresh one, since transformers refuses to save it otherwise.
+    """
+    with _quiet_transformers(), no_collection():
+        base, tokenizer = _load_base(source)
+        if source.is_file():
+            config = type(base.config).from_dict(base.config.to_dict())
+            if hasattr(config, "quantization_config"):
+                del config.quantization_config
+            fresh = type(base)(config)
+            fresh.load_state_dict(base.state_dict())
+            fresh.generation_config = base.generation_config
+            base = fresh
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token  # padding is masked by length, never by id
+    return base, tokenizer
+
+
+def _load_base(source: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    folder, chosen = source, dict[str, Any]()
+    if source.is_file():
+        folder, chosen = source.parent, dict[str, Any](gguf_file=source.name)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **chosen)
+    if chosen:
+        chosen["quantization_config"] = GgufConfig(dequantize=True)
+    else:
+        chosen["use_safetensors"] = True
+    base = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **chosen
+    )
+    return base, tokenizer
 
 
 def _require_known_layout(student: Any, tokenizer: Any, labels: Sequence[str]) -> None:
