@@ -1,0 +1,1 @@
+"""Planted mistakes: each known trap put into the code, and the test that must notice."""

@@ -1,0 +1,81 @@
+"""What is looked at before the first step, so that a run that cannot be right does not begin.
+
+Legend: N loss positions, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from tutelage.errors import ConfigError, SignalError
+from tutelage.losses.catalogue import make
+from tutelage.losses.chunked import Part, values
+from tutelage.models.causal import Causal
+from tutelage.signals import Text
+from tutelage.train.examples import Example
+from tutelage.train.offpolicy import passage_of
+
+TRIED = 8  # examples that are looked at
+SURPRISE_NATS = 0.1  # a rendering that costs the teacher so much more than another is not its own
+
+
+class Rendering(NamedTuple):
+    """A way of writing the same conversations, and what the answers cost the teacher under it, in nats a token."""
+
+    name: str
+    teacher_nats: float
+
+
+@torch.no_grad()
+def nats_a_token(model: Causal, examples: Sequence[Example], who: str) -> float:
+    """Mean cross-entropy of a model at the places that are learnt. Raises `SignalError` when it is not finite, naming the
+    model and the example."""
+    loss, total, count = make("cross-entropy"), 0.0, 0
+    training = model.model.training
+    model.model.eval()
+    for example in examples[:TRIED]:
+        passage = passage_of([example], model.device)
+        hidden_TD = model.hidden(passage.ids_T, passage.lengths)
+        (nats_N,) = values(hidden_TD[passage.positions_N], model.head(), (Part(loss, Text(passage.target_ids_N)),))
+        if not torch.isfinite(nats_N).all():
+            raise SignalError(
+                f"the {who}'s logits are not finite on {example.source} ({nats_N[~torch.isfinite(nats_N)][0].item()})",
+                fix="check its weights; use float32 where half precision overflows",
+            )
+        total, count = total + nats_N.sum().item(), count + len(nats_N)
+    model.model.train(training)
+    return total / count
+
+
+def check_learnt(examples: Sequence[Example]) -> None:
+    """Raises `ConfigError` for an example of which nothing, or everything, is learnt: its mask is wrong."""
+    for example in examples:
+        if not 0 < len(example.targets) < len(example.ids) or example.targets[0] < 1:
+            raise ConfigError(
+                f"{len(example.targets)} of {len(example.ids)} tokens of {example.source} are learnt",
+                fix="an answer after a prompt is learnt, neither nothing nor the prompt",
+            )
+
+
+def choose_rendering(found: Sequence[Rendering], chosen: str) -> Rendering:
+    """The rendering of this name. Raises `ConfigError` when another one costs the teacher much less: it was made for that one,
+    and would teach its surprise about this one."""
+    (own,) = (one for one in found if one.name == chosen)
+    best = min(found, key=lambda one: one.teacher_nats)
+    if own.teacher_nats > best.teacher_nats + SURPRISE_NATS:
+        raise ConfigError(
+            f"the answers cost the teacher {own.teacher_nats:.3f} nats a token as {own.name} writes them, and "
+            f"{best.teacher_nats:.3f} as {best.name} does",
+            fix=f"give the student {best.name}, so that both read what the teacher was trained on",
+        )
+    return own
+
+
+def same_ends(student: Sequence[int], teacher: Sequence[int]) -> None:
+    """Raises `ConfigError` when student and teacher end a turn by other tokens: the student would not stop where it did."""
+    if not set(student) & set(teacher):
+        raise ConfigError(
+            f"the student ends a turn with token {sorted(student)}, the teacher with {sorted(teacher)}",
+            fix="use a template that ends turns as the teacher's does",
+        )
