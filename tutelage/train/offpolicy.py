@@ -14,6 +14,7 @@ from tutelage.train.loop import Plan, plan_steps
 from tutelage.train.order import epoch_order
 from tutelage.train.step import Look
 from tutelage.train.teaching import Passage, Teaching
+from tutelage.train.watch import Watch
 
 
 def passage_of(
@@ -51,14 +52,12 @@ def batch_of(
 class DataSource:
     """Examples in seeded order under one teaching."""
 
-    look: Look | None = None
-
     def __init__(
         self, examples: Sequence[Example], teaching: Teaching, table: TrainTable, seed: int,
         device: torch.device | str = "cpu",
     ) -> None:  # fmt: skip
         self.examples, self._teaching, self._table, self._seed = tuple(examples), teaching, table, seed
-        self._device = device
+        self._device, self._watch = device, Watch()
         self._lengths = [len(example.ids) for example in examples]
         self._order: tuple[int, list[tuple[int, ...]]] = (-1, [])
 
@@ -81,5 +80,9 @@ class DataSource:
     def batch(self, rows: Sequence[int]) -> Batch:
         return batch_of([self.examples[row] for row in rows], self._teaching, rows, self._device)
 
+    @property
+    def look(self) -> Look:
+        return self._watch.look
+
     def metrics(self) -> dict[str, float]:
-        return {}
+        return self._watch.means()

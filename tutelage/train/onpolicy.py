@@ -8,8 +8,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-
 from tutelage.config import TrainTable
 from tutelage.errors import ConfigError
 from tutelage.models.causal import Causal
@@ -20,9 +18,10 @@ from tutelage.train.loop import Plan, plan_steps
 from tutelage.train.offpolicy import batch_of
 from tutelage.train.order import epoch_order
 from tutelage.train.rollout import Roller, Rollout
+from tutelage.train.step import Look
 from tutelage.train.teaching import Teaching
+from tutelage.train.watch import Watch
 
-LOOKED_AT = 64  # positions of a chunk whose entropy is taken
 START_STEPS = 5  # how many steps tell what is usual
 
 
@@ -50,7 +49,7 @@ class RolloutSource:
         self._current: tuple[Example, ...] = ()
         self._rollouts: list[Rollout] = []
         self._start = Start()
-        self._entropy: list[float] = []
+        self._watch = Watch()
 
     @property
     def plan(self) -> Plan:
@@ -84,23 +83,21 @@ class RolloutSource:
         drawn = [self._rollouts[row].logp for row in rows] if self._rollouts else None
         return batch_of([self._current[row] for row in rows], self._teaching, rows, self._student.device, drawn)
 
-    def look(self, logits_NV: torch.Tensor, batch: Batch, term: int, at: slice) -> None:
-        """Takes the student's entropy at a few of its own tokens."""
-        if self._rollouts and len(self._entropy) < LOOKED_AT:
-            logq_NV = logits_NV[: LOOKED_AT - len(self._entropy)].float().log_softmax(-1)
-            self._entropy += (-(logq_NV.exp() * logq_NV).sum(-1)).tolist()
+    @property
+    def look(self) -> Look:
+        return self._watch.look
 
     def metrics(self) -> dict[str, float]:
+        seen = self._watch.means()
         if not self._rollouts:
-            return {"rollout/own_text": 0.0}
-        entropy = sum(self._entropy) / max(1, len(self._entropy))
-        self._entropy = []
+            return {"rollout/own_text": 0.0, **seen}
+        entropy = seen.get("entropy_nats", 0.0)
         found = health(self._rollouts, entropy, self._start, self._limits)
         if self._start.batches < START_STEPS:
             self._start = self._start.add(self._rollouts, entropy)
         for finding in found.findings:
             self._warn(finding)
-        return {"rollout/own_text": 1.0, **found.metrics}
+        return {"rollout/own_text": 1.0, **seen, **found.metrics}
 
 
 def written(rollout: Rollout, source: str) -> Example:

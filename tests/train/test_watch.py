@@ -1,0 +1,85 @@
+"""What is seen of student and teacher, by hand; and trackers, which may fail without ending a run."""
+
+import sys
+import types
+from typing import Any
+
+import pytest
+import torch
+
+from tutelage.errors import ConfigError
+from tutelage.losses.catalogue import make
+from tutelage.losses.chunked import Part
+from tutelage.signals import Dense, Signal, Sparse, TopK
+from tutelage.train.batch import Batch, Term
+from tutelage.train.tracking import tracked
+from tutelage.train.watch import LOOKED_AT, Watch
+
+
+def batch(signal: Signal, loss: str) -> Batch:
+    term = Term(torch.arange(len(signal)), (Part(make(loss), signal),))
+    return Batch(torch.zeros(1, dtype=torch.long), (1,), (term,), {}, ())
+
+
+def test_mass_overlap_and_entropy_by_hand() -> None:
+    q = torch.tensor([[0.5, 0.25, 0.125, 0.125]])
+    top = TopK(torch.tensor([[0, 3]]), torch.tensor([[0.6, 0.3]]).log(), torch.tensor([0.1]).log())
+    watch = Watch()
+    watch.look(q.log() + 3.0, batch(top, "top-k-forward-kl"), 0, slice(0, 1))
+    seen = watch.means()
+    assert seen["entropy_nats"] == pytest.approx(1.75 * 0.693147, rel=1e-5)
+    assert seen["student_mass"] == pytest.approx(0.625)
+    assert seen["teacher_mass"] == pytest.approx(0.9)
+    assert seen["overlap"] == pytest.approx(0.5)
+    assert watch.means() == {}
+    watch.look(
+        q.log(), batch(Sparse(torch.tensor([[1, 0]]), torch.tensor([[1.0, 0.0]])), "sparse-forward-kl"), 0, slice(0, 1)
+    )
+    assert watch.means()["student_mass"] == pytest.approx(0.25)
+
+
+def test_the_full_distribution_is_compared_at_its_likeliest_tokens() -> None:
+    p = torch.randn(200, 40, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    watch, logits = Watch(), p.clone()
+    watch.look(logits, batch(Dense(p), "forward-kl"), 0, slice(0, 200))
+    assert watch._counts["entropy_nats"] == LOOKED_AT
+    seen = watch.means()
+    assert seen["overlap"] == 1.0
+    assert seen["student_mass"] == pytest.approx(seen["teacher_mass"])
+    assert torch.equal(logits, p), "the loss still needs them"
+
+
+class Fake(types.ModuleType):
+    """A tracker of wandb's form that breaks at its third line."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.lines: list[tuple[dict[str, float], int]] = []
+
+    def init(self, **given: Any) -> None:
+        self.given = given
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        if len(self.lines) == 2:
+            raise ConnectionError("no network")
+        self.lines.append((values, step))
+
+
+def test_a_broken_tracker_is_told_once_and_the_journal_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, journal, said = Fake(), list[dict[str, Any]](), list[str]()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    log = tracked("wandb", "films", "first", journal.append, said.append)
+    for step in range(5):
+        log({"step": step, "loss_nats": 1.5, "rows": [1, 2], "at_s": 3.0})
+    assert fake.given == {"project": "films", "name": "first"}
+    assert fake.lines == [({"step": float(step), "loss_nats": 1.5}, step) for step in range(2)]
+    assert len(journal) == 5
+    assert said == ["wandb failed and is not told any more: no network"]
+
+
+def test_unknown_and_absent_trackers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="no tracker 'neptune'"):
+        tracked("neptune", "a", "b", print, print)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(ConfigError, match="mlflow is not installed"):
+        tracked("mlflow", "a", "b", print, print)
