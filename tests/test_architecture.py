@@ -17,6 +17,7 @@ ROWS = (
         "records",
         "wire",
         "config",
+        "training_config",
         "run_file",
         "hosts",
         "redact",

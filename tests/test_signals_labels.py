@@ -15,7 +15,7 @@ def position(*candidates: tuple[bytes, float]) -> Position:
     return Position(top[0], top)
 
 
-def test_labels_are_found_by_bytes_and_the_rest_goes_to_the_tail() -> None:
+def test_trap_d12_labels_are_found_by_bytes_and_the_rest_goes_to_the_tail() -> None:
     found = label_distribution(
         position((b" positive", 0.5), (b"neg", 0.2), (b"n", 0.05), (b"other", 0.1), (b"unknown", 0.1)),
         ["negative", "positive"], [7, 8], {b"other": 3, b"neg": 4, b"n": 5},
@@ -31,7 +31,7 @@ def test_shift_keeps_the_total() -> None:
     assert shifted({1: 0.0}, {})[1] == -math.inf
 
 
-def test_processed_logprobs_are_refused() -> None:
+def test_trap_d10_processed_logprobs_are_refused() -> None:
     with pytest.raises(SignalError, match="sum to"):
         shifted({1: math.log(0.7), 2: math.log(0.5)}, {})
 

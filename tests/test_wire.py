@@ -94,7 +94,7 @@ def test_missing_usage_is_said():
     assert not parsed.usage_reported
 
 
-def test_placeholders_are_filtered_and_missing_bytes_come_from_the_text():
+def test_trap_d12_placeholders_are_filtered_and_missing_bytes_come_from_the_text():
     tops = [{"token": "b", "logprob": -0.25}, {"token": "x", "logprob": -9999.0}]
     (position,) = parse_chat_response(with_entry(token="é", bytes=None, top_logprobs=tops)).positions
     assert position.chosen == token("é".encode(), -1, -500_000)

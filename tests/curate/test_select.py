@@ -43,7 +43,7 @@ def prompt(kind: type, at: int) -> TrainPrompt:
     return kind(f"p{at}", f"text {at}", f"g{at}", "s", "d", "own")
 
 
-def test_kept_and_dropped_add_up(tmp_path: Path) -> None:
+def test_trap_e4_kept_and_dropped_add_up(tmp_path: Path) -> None:
     with Store(tmp_path / "store") as store:
         rows = [stored(store, at, 0.6 + 0.03 * at) for at in range(10)]
         rows += [stored(store, 10, 0.7, finish="content_filter"), stored(store, 11, 0.7, mass=0.001)]

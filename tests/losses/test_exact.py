@@ -117,6 +117,13 @@ def test_trap_a5_a_position_counts_alone_and_sums_over_the_vocabulary(case: Case
     torch.testing.assert_close(whole[1:2], loss(logits[1:2], signal.rows(slice(1, 2))))
     halves = Dense(torch.cat([signal.logp_NV, signal.logp_NV], 1) - torch.log(torch.tensor(2.0, dtype=torch.float64)))
     torch.testing.assert_close(loss(torch.cat([logits, logits], 1), halves), whole)
+    if loss.gradient is not None:
+        found = loss.gradient(logits.clone(), signal)
+        torch.testing.assert_close(found.nats_N, whole)
+        alone = loss.gradient(logits[1:2].clone(), signal.rows(slice(1, 2)))
+        torch.testing.assert_close(alone.gradient_NV, found.gradient_NV[1:2])
+        both = loss.gradient(torch.cat([logits, logits], 1), halves).gradient_NV
+        torch.testing.assert_close(both[:, :11] + both[:, 11:], found.gradient_NV)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
@@ -141,6 +148,7 @@ def test_trap_b5_a_negative_partial_sum_keeps_its_gradient() -> None:
     # Inside the list q − p; outside it the bucket's pull, shared by q.
     expected = torch.cat([q[0, :2] - 0.1, q[0, 2:] - 0.8 * q[0, 2:] / q[0, 2:].sum()])
     torch.testing.assert_close(by_autograd(make("top-k-forward-kl"), logits, signal)[1][0], expected)
+    torch.testing.assert_close(make("top-k-forward-kl").gradient(logits.clone(), signal).gradient_NV[0], expected)
 
 
 def test_trap_b9_beta_weighs_the_teacher() -> None:
@@ -152,6 +160,10 @@ def test_trap_b9_beta_weighs_the_teacher() -> None:
     assert ((forward - reverse).abs() > 0.05 * forward).sum() >= 4
     torch.testing.assert_close(make("jsd", beta=1e-3)(logits, signal) / 1e-3, forward, rtol=0.01, atol=0)
     torch.testing.assert_close(make("jsd", beta=1 - 1e-3)(logits, signal) / 1e-3, reverse, rtol=0.01, atol=0)
+    fused = make("jsd", beta=1e-3).gradient(logits.clone(), signal)
+    torch.testing.assert_close(fused.nats_N / 1e-3, forward, rtol=0.01, atol=0)
+    slope = make("forward-kl").gradient(logits.clone(), signal).gradient_NV
+    torch.testing.assert_close(fused.gradient_NV / 1e-3, slope, rtol=0.05, atol=0.01)
 
 
 @given(SEEDS)
@@ -162,6 +174,8 @@ def test_trap_b8_the_jsd_mixes_probabilities_and_not_logs(seed: int) -> None:
     loss = make("jsd", beta=0.5)
     one = loss(a, Dense(b.log_softmax(-1)))
     torch.testing.assert_close(one, loss(b, Dense(a.log_softmax(-1))), rtol=1e-9, atol=1e-12)
+    fused = loss.gradient(a.clone(), Dense(b.log_softmax(-1)))
+    torch.testing.assert_close(fused.nats_N, one, rtol=1e-9, atol=1e-12)
     assert (one >= 0).all()
     assert (one <= torch.log(torch.tensor(2.0)) + 1e-12).all()
 

@@ -43,7 +43,7 @@ from tutelage.store.store import Store
 
 
 @pytest.mark.parametrize("api", APIS)
-def test_every_fault_and_every_question_is_answered_in_the_end(tmp_path: Path, api: str) -> None:
+def test_trap_e2_every_fault_and_every_question_is_answered_in_the_end(tmp_path: Path, api: str) -> None:
     faults = {"question 1": ERROR, "question 2": EXPIRED, "question 3": MISSING, "question 4": TWICE,
               "question 5": GARBAGE, "question 6": EMPTY}  # fmt: skip
     desk = Desk(lambda text, nth: faults.get(text, OK) if nth == 1 else OK, unknown=2)

@@ -93,7 +93,7 @@ def test_an_honest_endpoint() -> None:
     ],
 )
 @pytest.mark.parametrize("mind", ["a", "b", "c"])
-def test_raw_or_processed(processed: tuple[str, ...], verdict: str, mind: str) -> None:
+def test_trap_d10_raw_or_processed(processed: tuple[str, ...], verdict: str, mind: str) -> None:
     found = seen(Fake(processed=processed, minds=(mind,), noise=0.01))
     assert found.logprobs_are == verdict, found.evidence
     assert "top-logprobs" in offered_signals(found)
@@ -199,7 +199,7 @@ def test_no_usage_is_unknown_not_zero() -> None:
         ({"minds": ("one", "other"), "most_k": 0}, ""),
     ],
 )
-def test_two_models_behind_one_name(changes: dict[str, Any], words: str) -> None:
+def test_trap_d11_two_models_behind_one_name(changes: dict[str, Any], words: str) -> None:
     found = seen(Fake(**changes))
     assert found.item("one_model").answer == ("no" if words else "yes")
     assert words in found.item("one_model").words

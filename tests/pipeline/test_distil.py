@@ -91,7 +91,7 @@ def test_the_claim_and_the_selection_come_before_what_they_bind(finished: Made) 
     assert entries.index(("statement", "train")) < entries.index(("intent", "prove"))
 
 
-def test_held_out_prompts_reach_no_training_stage(finished: Made) -> None:
+def test_trap_e6_held_out_prompts_reach_no_training_stage(finished: Made) -> None:
     held_out = set(json.loads((finished.folder / "data" / "gold.json").read_text()))
     assert len(held_out) == 60
     collected = (finished.folder / "collect" / "exchanges.jsonl").read_text()

@@ -235,7 +235,7 @@ def test_a_shard_that_is_gone_is_missed(tmp_path: Path) -> None:
     assert_right(capture(tmp_path, 40), 40)
 
 
-def test_killed_at_any_moment_every_text_is_there_once(tmp_path: Path) -> None:
+def test_trap_e3_killed_at_any_moment_every_text_is_there_once(tmp_path: Path) -> None:
     """kill −9 again and again: what a shard holds is not captured again, and at the end each text is there exactly once."""
     count = 300
     command = [sys.executable, "-c", KILLED, str(tmp_path), str(count)]

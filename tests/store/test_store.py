@@ -112,7 +112,7 @@ def test_two_writers_share_a_store(tmp_path: Path) -> None:
         assert all(store.has(question(number).digest) for number in (1, 2, 3))
 
 
-def test_sigkill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
+def test_trap_e3_sigkill_loses_nothing_that_was_stored(tmp_path: Path) -> None:
     acknowledged = -1
     for _ in range(4):
         writer = subprocess.Popen(

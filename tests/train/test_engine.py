@@ -177,7 +177,7 @@ def test_a_loss_refuses_another_type_of_signal() -> None:
         TOP_K(torch.zeros(1, 4), Text(torch.zeros(1, dtype=torch.long)))
 
 
-def test_columns_beyond_the_tokenizer_are_no_tokens() -> None:
+def test_trap_d7_columns_beyond_the_tokenizer_are_no_tokens() -> None:
     """Trap D7: models of one family are padded to different widths."""
     head, hidden = HEADS["bias"], torch.ones(1, 8, dtype=torch.float64)
     assert torch.equal(head.narrow(33).logits(hidden), head.logits(hidden)[:, :33])

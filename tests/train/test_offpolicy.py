@@ -84,7 +84,7 @@ def test_traps_c9_c14_cut_and_over_long_rows_are_dropped_and_counted(tokenizer: 
         render(given[1:2], tokenizer, 40, cut=lambda source: True)
 
 
-def test_a_template_that_ends_no_turn_is_refused(folder: Path) -> None:
+def test_trap_c10_a_template_that_ends_no_turn_is_refused(folder: Path) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     assert end_of_turn_ids(tokenizer) == {END}
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}"
@@ -92,7 +92,7 @@ def test_a_template_that_ends_no_turn_is_refused(folder: Path) -> None:
         render([("a", talk("a", "b"))], tokenizer, 64)
 
 
-def test_a_template_that_rewrites_the_prompt_is_refused(folder: Path) -> None:
+def test_trap_c20_a_template_that_rewrites_the_prompt_is_refused(folder: Path) -> None:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = (
         "{{ messages|length }}{% for m in messages %}{{ m['content'] + '<|im_end|>' }}{% endfor %}"
@@ -106,7 +106,7 @@ def examples(tokenizer: Any) -> tuple[Example, ...]:
     return render([(str(at), talk("the film", word)) for at, word in enumerate(words)], tokenizer, 64).examples
 
 
-def test_a_live_teacher_gives_the_gradient_of_plain_autograd(folder: Path, tokenizer: Any) -> None:
+def test_traps_b1_b10_c2_c4_a_live_teacher_gives_the_gradient_of_plain_autograd(folder: Path, tokenizer: Any) -> None:
     """Traps B1, C2, C4: what is reported is what is learnt, shifted by one, and prompts carry nothing."""
     student, teacher = Causal.load(folder), Causal.load(folder)
     with torch.no_grad():

@@ -99,7 +99,7 @@ def test_a_mixture_takes_some_steps_on_the_datas_text(folder: Path, tmp_path: Pa
         run(folder, tmp_path, "jsd", log, student_share=0.0)
 
 
-def test_scores_of_the_datas_text_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_trap_d13_scores_of_the_datas_text_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SignalError, match="student's own text"):
         run(folder, tmp_path, "sampled", [], student_share=0.01)
 

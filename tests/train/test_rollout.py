@@ -56,7 +56,7 @@ def test_trap_c6_every_end_token_of_a_list_ends_and_none_is_an_error() -> None:
     assert end_ids(model, 0) == {0}
 
 
-def test_an_engines_answer_is_cut_after_its_end_token() -> None:
+def test_trap_c8_an_engines_answer_is_cut_after_its_end_token() -> None:
     assert from_engine((1,), [4, END, 5], [-1.0, -2.0, -3.0], ENDS, 3) == Rollout((1,), (4, END), (-1.0, -2.0), True)
 
 
@@ -76,7 +76,7 @@ def test_trap_c9_an_answer_that_was_cut_gets_no_end_token() -> None:
         ([4, 5], [-1.0, -1.0]),  # stopped early, by an end token that is not the student's (trap C7)
     ],
 )
-def test_what_is_no_answer_is_refused(ids, logp) -> None:
+def test_traps_c7_d12_what_is_no_answer_is_refused(ids, logp) -> None:
     with pytest.raises(TeacherError):
         from_engine((1,), ids, logp, ENDS, 3)
 

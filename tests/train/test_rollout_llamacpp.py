@@ -30,7 +30,7 @@ def likeliest(model: Any, found: Any) -> list[float]:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_what_it_writes_is_what_the_model_says(family: str) -> None:
+def test_traps_c15_c16_d10_what_it_writes_is_what_the_model_says(family: str) -> None:
     model = student(family, tie_word_embeddings=family != "qwen2", **({} if family == "qwen2" else {"head_dim": 32}))
     roller = LlamaCppRoller(model, slots=2, tokens_per_slot=64, kind="F32", ends=NEVER)
     try:

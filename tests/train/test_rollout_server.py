@@ -192,7 +192,7 @@ def double_start(_: str, answer: Any) -> Any:
         ("vllm", lambda path, answer: None, "without what was asked for"),
     ],
 )
-def test_an_answer_outside_the_protocol_stops_the_batch(
+def test_traps_c12_c16_an_answer_outside_the_protocol_stops_the_batch(
     kind: str, fault: Any, said: str, server: Server, tmp_path: Path
 ) -> None:
     server.fault = fault

@@ -1,16 +1,20 @@
 """Students of every kind: what is cut away where nothing was lost, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tests.models.tiny import CORPUS, save_tiny
 from tests.train.students import student
 from tutelage.config import TrainTable
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, ResourceError
 from tutelage.losses.catalogue import make as loss_named
 from tutelage.models.causal import Causal
 from tutelage.train.examples import Example
@@ -31,6 +35,11 @@ DOCUMENTS = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> tuple[Any, Any]:
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
 @torch.no_grad()
@@ -143,6 +152,52 @@ def test_a_trimmed_vocabulary_cuts_the_corpus_as_before_and_scores_it_alike(fold
     assert found.tokenizer.decode(other) == tokenizer.decode(one)
     assert found.model.generation_config.eos_token_id == [found.new_ids[0], found.new_ids[2]]
     assert found.tokenizer.eos_token_id == found.new_ids[tokenizer.eos_token_id]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    words=st.lists(st.sampled_from([*" ".join(CORPUS).split(), " ", "<|im_end|>", "é", "\n"]), min_size=1, max_size=8)
+)
+def test_any_text_that_was_kept_is_cut_as_before(loaded: tuple[Any, Any], words: list[str]) -> None:
+    model, tokenizer = loaded
+    text = " ".join(words)
+    found = trim(model, tokenizer, kept_ids(tokenizer, [text]))
+    before, after = (one(text)["input_ids"] for one in (tokenizer, found.tokenizer))
+    assert [found.new_ids[number] for number in before] == after
+    assert found.tokenizer.decode(after) == tokenizer.decode(before)
+
+
+def test_trap_c6_a_trimmed_student_keeps_every_end_and_the_tokenizers_settings(folder: Path) -> None:
+    """An end that is an ordinary token and in no text; what a template writes around text; and what the last call left."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    model.generation_config.eos_token_id = [0, 300, 2]
+    tokenizer.model_max_length, tokenizer.padding_side = 77, "left"
+    around = [("<|im_end|>", 2), ("<|im_start|>", 1)]
+    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(*around, add_prefix_space=False)
+    tokenizer(["a", "the film"], padding=True)
+    kept = kept_ids(tokenizer, ["the"])
+    assert 300 not in kept
+    found = trim(model, tokenizer, kept)
+    ends = found.model.generation_config.eos_token_id
+    assert ends == [found.new_ids[number] for number in (0, 300, 2)]
+    words = (tokenizer.convert_ids_to_tokens([0, 300, 2]), found.tokenizer.convert_ids_to_tokens(ends))
+    assert words[0] == words[1]
+    assert (found.tokenizer.model_max_length, found.tokenizer.padding_side) == (77, "left")
+    one, other = (tok("the", add_special_tokens=True)["input_ids"] for tok in (tokenizer, found.tokenizer))
+    assert [found.new_ids[number] for number in one] == other
+    said = json.loads(found.tokenizer.backend_tokenizer.to_str())
+    assert said["padding"] is None and said["truncation"] is None
+
+
+def test_a_tokenizer_of_another_model_is_not_trimmed(loaded: tuple[Any, Any]) -> None:
+    _, tokenizer = loaded
+    with pytest.raises(ConfigError, match=r"the tokenizer knows id 2\d\d, the model only 61"):
+        trim(student("llama"), tokenizer, kept_ids(tokenizer, ["the"]))
+
+
+def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="none cannot be loaded"):
+        make(StudentSpec(), tmp_path / "none", tmp_path / "out")
 
 
 def test_another_kind_of_tokenizer_is_not_trimmed() -> None:

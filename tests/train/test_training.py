@@ -29,7 +29,7 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-def test_one_batch_by_hand() -> None:
+def test_traps_c2_c3_c10_one_batch_by_hand() -> None:
     """Traps C2, C3, C10: the last prompt token predicts the answer, the last answer token is predicted and not read,
     and the end of turn is in the loss."""
     some = Data(
@@ -88,7 +88,7 @@ def test_nan_is_refused(folder: Path) -> None:
         step(student, source, [0, 1])
 
 
-def test_every_row_comes_once_an_epoch_and_the_order_is_the_seeds() -> None:
+def test_trap_a7_every_row_comes_once_an_epoch_and_the_order_is_the_seeds() -> None:
     """Trap A7: the last, smaller batch is stepped on too."""
     lengths = [3 + at % 7 for at in range(101)]
     order = epoch_order(lengths, 8, 1, 0)

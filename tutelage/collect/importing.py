@@ -111,7 +111,7 @@ def answer_of(row: Row, declared: Declared, secrets: Secrets) -> Answer:
     raw = row.raw or orjson.dumps(row.fields, default=str)
     body = secrets.scrub(raw)
     fields = row.fields if body is raw else orjson.loads(body)
-    turns, reasoning = _turns(fields)
+    turns, reasoning = turns_of(fields)
     *asked, said = turns
     if said.role != "assistant" or not asked:
         raise UnusableRow("no answer of an assistant after the question")
@@ -130,7 +130,7 @@ def answer_of(row: Row, declared: Declared, secrets: Secrets) -> Answer:
     return Answer(request, said.content, reasoning, said.tool_calls, finish, model, body)
 
 
-def _turns(fields: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
+def turns_of(fields: dict[str, Any]) -> tuple[tuple[Message, ...], str]:
     """All turns, the answer last, and its reasoning."""
     column = next((name for name in ANSWERS if fields.get(name) is not None), None)
     if column is None:

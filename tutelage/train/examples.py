@@ -5,6 +5,7 @@ read exactly as they are generated and served: the prompt's tokens are a prefix 
 after the end of turn is learnt.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -46,8 +47,9 @@ def render(
     """Examples of (source, messages); `cut(source)` says that an answer was cut at its token limit.
 
     Left out and counted, never shortened: conversations longer than `limit_tokens` (an answer cut off teaches to stop in mid
-    sentence), cut answers, and those without an answer. Raises `ConfigError` for a template that ends no turn or writes a
-    prompt otherwise with its answer than without, and `DataError` when nothing is left.
+    sentence), cut answers, and those without an answer. Raises `ConfigError` for a template that ends no turn, leaves a message
+    out, puts text of its own before an answer, or writes a prompt otherwise with its answer than without, and `DataError`
+    when nothing is left.
     """
     ends = end_of_turn_ids(tokenizer)
     found, dropped = list[Example](), Counter[str]()
@@ -108,4 +110,33 @@ def _example(
         if end is None:
             raise ConfigError(f"the answer of {source} has no end token", fix="let the template end every turn")
         targets += range(len(prompt), end + 1)
+    _require_as_said(source, messages, turns, tokenizer)
     return Example(tuple(whole[: targets[-1] + 1]), tuple(targets), source)
+
+
+def _require_as_said(source: str, messages: Sequence[Mapping[str, Any]], turns: Sequence[int], tokenizer: Any) -> None:
+    """What is read and learnt are the messages, all of them: templates silently skip roles they do not know, and some put an
+    empty thought before each answer, which would be learnt as part of it."""
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    for message in messages:
+        said = _words(message).rpartition("</think>")[2].strip()  # earlier thoughts may be left out
+        if said not in text and all(json.dumps(said, ensure_ascii=ascii)[1:-1] not in text for ascii in (True, False)):
+            raise ConfigError(
+                f"the template leaves out a message of role {message['role']!r} of {source}",
+                fix="use a template that writes every role of the conversations, or drop those conversations",
+            )
+    for turn in turns:
+        if messages[turn].keys() - {"role", "content"}:
+            continue  # a thought or calls of tools, which the template puts where it likes
+        prompt = tokenizer.apply_chat_template(messages[:turn], add_generation_prompt=True, tokenize=False)
+        answer = text.removeprefix(prompt)
+        if not answer.lstrip().startswith(_words(messages[turn]).strip()):
+            raise ConfigError(
+                f"the template puts text of its own before the answer of {source}: {answer[:40]!r}",
+                fix="use a template that writes answers as they are (student.template), without an empty thought before them",
+            )
+
+
+def _words(message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    return content if isinstance(content, str) else ""

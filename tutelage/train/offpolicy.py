@@ -74,6 +74,10 @@ class DataSource:
     def tokens(self, row: int) -> int:
         return self._lengths[row]
 
+    def origin(self, row: int) -> str:
+        """The conversation that a row of this step comes from."""
+        return self.examples[row].source
+
     def loss_tokens(self, rows: Sequence[int]) -> int:
         return sum(len(self.examples[row].targets) for row in rows)
 

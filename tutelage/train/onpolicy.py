@@ -76,6 +76,10 @@ class RolloutSource:
     def tokens(self, row: int) -> int:
         return len(self._current[row].ids)
 
+    def origin(self, row: int) -> str:
+        """The conversation that a row of this step comes from."""
+        return self._current[row].source
+
     def loss_tokens(self, rows: Sequence[int]) -> int:
         return sum(len(self._current[row].targets) for row in rows)
 

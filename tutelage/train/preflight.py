@@ -9,15 +9,50 @@ from typing import NamedTuple
 import torch
 
 from tutelage.errors import ConfigError, SignalError
-from tutelage.losses.catalogue import make
+from tutelage.losses.base import Loss
+from tutelage.losses.catalogue import ENTRIES, make
 from tutelage.losses.chunked import Part, values
 from tutelage.models.causal import Causal
-from tutelage.signals import Text
+from tutelage.signals import Dense, Scored, Signal, Sparse, Text, TopK
 from tutelage.train.examples import Example
 from tutelage.train.offpolicy import passage_of
 
 TRIED = 8  # examples that are looked at
+REVEALS: dict[str, type[Signal]] = {
+    "dense": Dense, "hidden": Dense, "threshold": Sparse, "random": Sparse, "top-k": TopK, "sampled": Scored, "text": Text
+}  # fmt: skip
+CAPTURED = ("hidden", "threshold", "random", "top-k")  # asked for once, before training; the others as it goes
 SURPRISE_NATS = 0.1  # a rendering that costs the teacher so much more than another is not its own
+
+
+def choose_signal(loss: Loss, given: str | None, student_share: float) -> str:
+    """The signal a loss is trained on: the one given, or its usual one. Raises `SignalError` for one that the loss cannot use, or
+    that there is none of for the text that the student writes (`student_share` of the steps)."""
+    fitting = [name for name, reveals in REVEALS.items() if reveals is loss.takes]
+    signal = given or fitting[0]
+    if signal not in fitting:
+        reveals = REVEALS[signal]
+        losses = ", ".join(name for name, entry in ENTRIES.items() if entry.takes is reveals)
+        raise SignalError(
+            f"{loss.name} takes {loss.takes.__name__} signals, and signal = {signal!r} gives {reveals.__name__}",
+            fix=f"set method.signal to {' or '.join(map(repr, fitting))}, or choose one of these losses: {losses}",
+        )
+    if student_share and signal in CAPTURED:
+        raise SignalError(
+            f"signal = {signal!r} is captured before training, and what the student will write is not known then",
+            fix='choose a loss on signal = "dense", or prefix = "data"',
+        )
+    if student_share and signal == "text":
+        raise SignalError(
+            f"{loss.name} on the student's own text would teach it what it says already",
+            fix='set method.prefix = "data"',
+        )
+    if signal == "sampled" and student_share != 1:
+        raise SignalError(
+            f"{loss.name} is an average over the student's own text, which is {student_share:.0%} of the steps",
+            fix='set method.prefix = "student", or choose a loss on signal = "dense"',
+        )
+    return signal
 
 
 class Rendering(NamedTuple):
@@ -25,6 +60,16 @@ class Rendering(NamedTuple):
 
     name: str
     teacher_nats: float
+
+
+def require_finite(model: torch.nn.Module, who: str) -> None:
+    """Raises `SignalError` for a weight that is not a finite number, naming it."""
+    for name, values in model.named_parameters():
+        if not torch.isfinite(values).all():
+            raise SignalError(
+                f"the {who}'s weights are not finite, first in {name}: its logits would not be either",
+                fix="fetch or convert the weights again; float16 overflows where bfloat16 does not",
+            )
 
 
 @torch.no_grad()
@@ -78,4 +123,15 @@ def same_ends(student: Sequence[int], teacher: Sequence[int]) -> None:
         raise ConfigError(
             f"the student ends a turn with token {sorted(student)}, the teacher with {sorted(teacher)}",
             fix="use a template that ends turns as the teacher's does",
+        )
+
+
+def require_stop(written: Sequence[int], stopped_at: Sequence[int]) -> None:
+    """Raises `ConfigError` when nothing that ends a turn in the template (`written`) ends an answer where the student is served:
+    by its generation_config it stops at `stopped_at`."""
+    if not set(written) & set(stopped_at):
+        raise ConfigError(
+            f"the template ends an answer with token {sorted(written)}, and the student's generation_config stops at "
+            f"{sorted(stopped_at)}: whoever serves it would not notice the end",
+            fix="add the template's end token to eos_token_id in the base's generation_config.json",
         )

@@ -6,16 +6,17 @@ activations, mean over a sequence's tokens, L2 over sequences); layers by how li
 channels, I neurons, H heads, G groups of heads that share keys and values, E width of a head, T tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from tutelage.errors import ConfigError
 
-_ROWS_D = ("o_proj.weight", "down_proj.weight")  # [D, something]
-_COLUMNS_D = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "gate_proj.weight", "up_proj.weight")  # [something, D]
+_OUTSIDE = ("model.embed_tokens.weight", "model.norm.weight", "model.norm.bias", "lm_head.weight", "lm_head.bias")
+_HEAD_NORMS = ("q_norm", "k_norm")
 
 
 class Importance(NamedTuple):
@@ -37,17 +38,42 @@ class Cut(NamedTuple):
 
 
 def require_llama_like(model: Any, what: str) -> None:
-    """Raises `ConfigError` when a model is not laid out as the cuts need it: naming the parameter that is unknown."""
+    """Raises `ConfigError` when a model is not laid out as the cuts need it: naming the parameter that is unknown.
+
+    Every layer is looked at, since later layers may differ from the first (experts after dense ones), and every shape, since
+    parts that are one matrix in some families (queries and their gates, gate and up) go by the same name.
+    """
     layers = getattr(getattr(model, "model", None), "layers", None)
     name = type(model).__name__
     fix = 'start from a Llama-like model, or use init = "whole" or "random"'
     if not isinstance(layers, torch.nn.ModuleList) or not hasattr(model, "lm_head"):
         raise ConfigError(f"{name} has no model.layers and lm_head: {what} is not known for it", fix=fix)
-    width, head = model.config.hidden_size, head_width(model.config)
-    for key, value in layers[0].named_parameters():
-        known = key.endswith((*_ROWS_D, *_COLUMNS_D)) or key.rsplit(".", 1)[0].endswith("_proj")
-        if not known and tuple(value.shape) not in ((width,), (head,)):
-            raise ConfigError(f"{name} has a parameter {key} {tuple(value.shape)}: {what} is not known for it", fix=fix)
+    shapes = _shapes(model.config)
+    for key, value in model.named_parameters():
+        part, kind = key.rsplit(".", 2)[-2:]
+        shape = tuple(value.shape)
+        if not key.startswith("model.layers."):
+            known = key in _OUTSIDE
+        elif part in shapes:
+            known = shape == (shapes[part] if kind == "weight" else shapes[part][:1])
+        elif part in _HEAD_NORMS:
+            known = shape in ((head_width(model.config),), shapes[part[0] + "_proj"][:1])
+        else:
+            known = part.endswith("norm") and shape == (model.config.hidden_size,)
+        if not known:
+            raise ConfigError(f"{name} has a parameter {key} {shape}: {what} is not known for it", fix=fix)
+
+
+def _shapes(config: Any) -> dict[str, tuple[int, int]]:
+    """Rows and columns of a layer's matrices."""
+    if not all(hasattr(config, name) for name in ("num_key_value_heads", "intermediate_size")):
+        return {}
+    head, wide, neurons = head_width(config), config.hidden_size, config.intermediate_size
+    queries, shared = config.num_attention_heads * head, config.num_key_value_heads * head
+    return {
+        "q_proj": (queries, wide), "k_proj": (shared, wide), "v_proj": (shared, wide), "o_proj": (wide, queries),
+        "gate_proj": (neurons, wide), "up_proj": (neurons, wide), "down_proj": (wide, neurons),
+    }  # fmt: skip
 
 
 def head_width(config: Any) -> int:
@@ -55,14 +81,34 @@ def head_width(config: Any) -> int:
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
+def resized(config: Any, sizes: Mapping[str, int], layers: Sequence[int] | None = None) -> Any:
+    """A configuration with other sizes; what it lists layer by layer (kinds of attention, which layers rotate) follows the
+    `layers` that are kept, or is repeated as often as it takes. Raises `ConfigError` for sizes the family does not allow."""
+    settings = config.to_dict() | dict(sizes)
+    settings.pop("quantization_config", None)
+    count, base = settings["num_hidden_layers"], config.num_hidden_layers
+    for key, value in settings.items():
+        if "layer" in key and isinstance(value, list) and len(value) == base:
+            settings[key] = [value[at % base] for at in (range(count) if layers is None else layers)]
+    try:
+        return type(config).from_dict(settings)
+    except StrictDataclassError as error:
+        said = ", ".join(f"{name} = {value}" for name, value in sizes.items())
+        raise ConfigError(
+            f"{type(config).__name__} takes no {said}: {str(error).splitlines()[-1].strip()}",
+            fix="choose a hidden size that is a multiple of the heads",
+        ) from error
+
+
 @torch.no_grad()
 def importance(model: Any, documents: Sequence[Sequence[int]]) -> Importance:
-    """Over calibration documents of token ids. Raises `ConfigError` without any."""
+    """Over calibration documents of token ids, each as far as the model's context reaches. Raises `ConfigError` without any."""
     require_llama_like(model, "importance")
     if not documents:
         raise ConfigError("no calibration text to judge importance by", fix="give some of the training text")
     config, layers = model.config, model.model.layers
     groups, head = config.num_key_value_heads, head_width(config)
+    limit = getattr(config, "max_position_embeddings", None)
     blocks_L = torch.zeros(len(layers))
     hidden_D = torch.zeros(config.hidden_size)
     neurons_LI = torch.zeros(len(layers), config.intermediate_size)
@@ -103,7 +149,7 @@ def importance(model: Any, documents: Sequence[Sequence[int]]) -> Importance:
             if type(module).__name__.endswith("Norm"):
                 hooks.callback(module.register_forward_hook(channels).remove)
         for document in documents:
-            model.model(input_ids=torch.tensor([list(document)]), use_cache=False)
+            model.model(input_ids=torch.tensor([list(document)[:limit]]), use_cache=False)
     model.train(training)
     return Importance(blocks_L / len(documents), hidden_D.sqrt(), neurons_LI.sqrt(), groups_LG.sqrt())
 
@@ -136,11 +182,10 @@ def choose_cut(
     for name, wanted, most in (("hidden", hidden, config.hidden_size), ("neurons", neurons, config.intermediate_size)):
         if wanted is not None and not 0 < wanted <= most:
             raise ConfigError(f"{name} = {wanted} of a model that has {most}", fix=f"choose from 1 to {most}")
-    channels, all_heads = hidden or config.hidden_size, heads or config.num_attention_heads
-    if channels % all_heads:
-        raise ConfigError(
-            f"{channels} hidden channels on {all_heads} heads: this family wants a multiple",
-            fix=f"choose for instance {max(1, channels // all_heads) * all_heads}",
+    if hidden is not None or heads is not None:
+        resized(
+            config,
+            {"hidden_size": hidden or config.hidden_size, "num_attention_heads": heads or config.num_attention_heads},
         )
 
     def best(scores: torch.Tensor, count: int | None) -> torch.Tensor:
@@ -157,46 +202,75 @@ def choose_cut(
 
 @torch.no_grad()
 def narrowed(model: Any, cut: Cut) -> Any:
-    """A new model of the same class that has what `cut` keeps.
+    """A new model of the same class that has what `cut` keeps. Raises `ConfigError` for what its family cannot lose.
 
     Root-mean-square norms divide by the number of channels: their weights and ε are scaled for the fewer ones, so that
-    a channel that was always 0 may go without any change.
+    a channel that was always 0 may go without any change. Norms of heads get that ε too, which their squares outweigh.
     """
-    require_llama_like(model, "pruning in width")
-    old, head = model.config, head_width(model.config)
+    require_llama_like(model, "pruning")
+    old, name = model.config, type(model).__name__
     wide, fewer = old.hidden_size, len(cut.hidden)
-    shared = old.num_attention_heads // old.num_key_value_heads
-    if fewer < wide and not _plain_norm(model.model.norm):
+    if fewer < wide and not (hasattr(old, "rms_norm_eps") and _plain_norm(model.model.norm)):
         raise ConfigError(
-            f"{type(model).__name__} norms its hidden state in a way of its own: its hidden channels are not cut",
+            f"{name} norms its hidden state in a way of its own: its hidden channels are not cut",
             fix="leave student.hidden unset, and cut layers, neurons or heads",
         )
-    settings = old.to_dict() | {
+    if len(cut.groups[0]) < old.num_key_value_heads and _norms_all_heads(model):
+        raise ConfigError(
+            f"{name} norms all its heads together: none of them is cut",
+            fix="leave student.heads unset, and cut layers, channels or neurons",
+        )
+    sizes = {
         "num_hidden_layers": len(cut.layers),
         "hidden_size": fewer,
         "intermediate_size": len(cut.neurons[0]),
         "num_key_value_heads": len(cut.groups[0]),
-        "num_attention_heads": len(cut.groups[0]) * shared,
-        "head_dim": head,
-        "rms_norm_eps": old.rms_norm_eps * wide / fewer,
+        "num_attention_heads": len(cut.groups[0]) * (old.num_attention_heads // old.num_key_value_heads),
+        "head_dim": head_width(old),
     }
-    if settings.get("layer_types"):
-        settings["layer_types"] = [settings["layer_types"][at] for at in cut.layers]
-    settings.pop("quantization_config", None)
-    new = type(model)(type(old).from_dict(settings))
-    scale = (wide / fewer) ** 0.5
-    kept = {"model.embed_tokens.weight": model.model.embed_tokens.weight[:, cut.hidden]}
-    kept["model.norm.weight"] = model.model.norm.weight[cut.hidden] * scale
-    kept["lm_head.weight"] = model.lm_head.weight[:, cut.hidden]
-    for place, at in enumerate(cut.layers):
-        for key, value in model.model.layers[at].named_parameters():
-            part = _sliced(key, value, cut.hidden, cut.neurons[place], cut.groups[place], head, shared)
-            norm = value.ndim == 1 and value.shape[0] == wide and not key.endswith("_proj.bias")
-            kept[f"model.layers.{place}.{key}"] = part * scale if norm else part
-    missing, unknown = new.load_state_dict(kept, strict=False)
+    config = resized(old, sizes, cut.layers)
+    if fewer < wide:
+        config.rms_norm_eps = old.rms_norm_eps * wide / fewer
+    new = type(model)(config)
+    try:
+        missing, unknown = new.load_state_dict(_kept(model, cut), strict=False)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{name} works out its shapes in a way that is not known here: {str(error).splitlines()[-1].strip()}",
+            fix="cut layers alone, or start from a Llama-like model",
+        ) from error
     assert not unknown and all("inv_freq" in name for name in missing), (missing, unknown)
     new.generation_config = model.generation_config
     return new.train(model.training)
+
+
+def _norms_all_heads(model: Any) -> bool:
+    """Whether queries or keys are normed across heads, so that every head depends on the others."""
+    head = head_width(model.config)
+    return any(
+        key.rsplit(".", 2)[-2] in _HEAD_NORMS and len(value) != head
+        for key, value in model.model.layers.named_parameters()
+    )
+
+
+def _kept(model: Any, cut: Cut) -> dict[str, torch.Tensor]:
+    """The parameters of the smaller model."""
+    config, head = model.config, head_width(model.config)
+    shared = config.num_attention_heads // config.num_key_value_heads
+    scale = (config.hidden_size / len(cut.hidden)) ** 0.5
+    kept = dict[str, torch.Tensor]()
+    for key, value in model.named_parameters(remove_duplicate=False):
+        if key.startswith("model.layers."):
+            continue
+        norm = key.startswith("model.norm.")
+        kept[key] = value[cut.hidden] * scale if norm else value[:, cut.hidden] if value.ndim == 2 else value
+    for place, at in enumerate(cut.layers):
+        for key, value in model.model.layers[at].named_parameters():
+            part = _sliced(key, value, cut.hidden, cut.neurons[place], cut.groups[place], head, shared)
+            name = key.rsplit(".", 2)[-2]
+            norm = name.endswith("norm") and name not in _HEAD_NORMS
+            kept[f"model.layers.{place}.{key}"] = part * scale if norm else part
+    return kept
 
 
 def _sliced(
@@ -217,7 +291,7 @@ def _sliced(
     }  # fmt: skip
     columns = {"o_proj": _spread(heads, head), "down_proj": neurons}
     if name not in rows:
-        return value if name in ("q_norm", "k_norm") else value[hidden]
+        return value if name in _HEAD_NORMS else value[hidden]
     return value[rows[name]] if kind == "bias" else value[rows[name]][:, columns.get(name, hidden)]
 
 
@@ -228,8 +302,9 @@ def _spread(groups: torch.Tensor, width: int) -> torch.Tensor:
 
 def _plain_norm(module: Any) -> bool:
     """Whether a norm is x · w / √(mean(x²) + ε) and nothing else."""
-    weight, epsilon = module.weight, getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if epsilon is None or getattr(module, "bias", None) is not None:
+    weight = getattr(module, "weight", None)
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if weight is None or epsilon is None or getattr(module, "bias", None) is not None:
         return False
     trial = torch.linspace(-2, 3, len(weight))
     return torch.allclose(

@@ -39,8 +39,10 @@ def train_step(
     """Leaves the gradient of the mean loss over `loss_tokens` positions on the parameters, however they are batched.
 
     `loss_tokens` is the count over all batches of the step, so that splitting them changes nothing. Raises `SignalError` when
-    a loss is not finite; the parameters are as before.
+    a loss is not finite or no position has one; the parameters are as before.
     """
+    if loss_tokens < 1:
+        raise SignalError("no position of this step carries a loss", fix="drop examples of which nothing is learnt")
     nats: dict[str, float] = defaultdict(float)
     positions: Counter[str] = Counter()
     by_role: Counter[str] = Counter()

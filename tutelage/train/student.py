@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, ResourceError
 from tutelage.jsonl import writing
 from tutelage.models.gguf import no_collection
 
@@ -22,7 +22,7 @@ def make_student(source: Path, layers: int, template: str | None, labels: Sequen
     ones keep reading what they were trained to read. Raises `ConfigError` when the base has fewer layers, when two of the
     labels begin with the same token, or when its parts are not laid out as we know them.
     """
-    with _quiet_transformers(), no_collection():
+    with quiet_transformers(), no_collection():
         base, tokenizer = _load_base(source)
         base_layers = base.config.num_hidden_layers
         if layers > base_layers:
@@ -58,9 +58,10 @@ def load_base(source: Path) -> tuple[Any, Any]:
     """Model (float32) and tokenizer of a GGUF file, which is de-quantised, or of a Hugging Face folder of safetensors; no code
     of the folder's is run.
 
-    A de-quantised model is copied into a fresh one, since transformers refuses to save it otherwise.
+    A de-quantised model is copied into a fresh one, since transformers refuses to save it otherwise. Raises `ResourceError`
+    when it cannot be read.
     """
-    with _quiet_transformers(), no_collection():
+    with quiet_transformers(), no_collection():
         base, tokenizer = _load_base(source)
         if source.is_file():
             config = type(base.config).from_dict(base.config.to_dict())
@@ -82,14 +83,20 @@ def _load_base(source: Path) -> tuple[Any, Any]:
     folder, chosen = source, dict[str, Any]()
     if source.is_file():
         folder, chosen = source.parent, dict[str, Any](gguf_file=source.name)
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **chosen)
-    if chosen:
-        chosen["quantization_config"] = GgufConfig(dequantize=True)
-    else:
-        chosen["use_safetensors"] = True
-    base = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **chosen
-    )
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **chosen)
+        if chosen:
+            chosen["quantization_config"] = GgufConfig(dequantize=True)
+        else:
+            chosen["use_safetensors"] = True
+        base = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **chosen
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ResourceError(
+            f"{source} cannot be loaded: {error}",
+            fix="give a GGUF file, or a Hugging Face folder with tokenizer and safetensors",
+        ) from error
     return base, tokenizer
 
 
@@ -117,7 +124,8 @@ def _own_template(tokenizer: Any) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Any:
+def quiet_transformers() -> Any:
+    """Within: transformers shows no bars and tells of errors alone."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
@@ -132,7 +140,7 @@ def _quiet_transformers() -> Any:
 
 def load_student(folder: Path, weights: Path | None = None) -> tuple[Any, Any]:
     """Model (float32) and tokenizer of a student folder, with other trained weights put in when given."""
-    with _quiet_transformers():
+    with quiet_transformers():
         import torch
         from safetensors.torch import load_file
         from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -14,15 +14,20 @@ TRACKERS = ("trackio", "mlflow", "wandb")
 Log = Callable[[dict[str, Any]], None]
 
 
-def tracked(name: str, project: str, run: str, log: Log, tell: Callable[[str], None]) -> Log:
-    """`log`, and the numbers of every line to the tracker of this name. Raises `ConfigError` for an unknown one and for one that
-    is not installed."""
+def tracker(name: str) -> Any:
+    """The package of this name. Raises `ConfigError` for an unknown one and for one that is not installed."""
     if name not in TRACKERS:
         raise ConfigError(f"there is no tracker {name!r}", fix=f"use one of {', '.join(TRACKERS)}, or none")
     try:
-        module = importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise ConfigError(f"{name} is not installed", fix=f"pip install {name}, or leave the tracker out") from error
+
+
+def tracked(name: str, project: str, run: str, log: Log, tell: Callable[[str], None]) -> Log:
+    """`log`, and the numbers of every line to the tracker of this name. Raises `ConfigError` for an unknown one and for one that
+    is not installed."""
+    module = tracker(name)
     send = _mlflow(module, project, run) if name == "mlflow" else _wandb_like(module, project, run)
     broken = False
 

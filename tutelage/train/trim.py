@@ -12,6 +12,9 @@ import torch
 
 from tutelage.errors import ConfigError
 
+_SPECIAL = ("bos_token_id", "eos_token_id", "pad_token_id")
+_CARRIED = ("clean_up_tokenization_spaces", "model_input_names")
+
 
 class Trimmed(NamedTuple):
     """Model and tokenizer with fewer tokens; `new_ids` says which id each kept one has instead."""
@@ -59,9 +62,16 @@ def kept_ids(tokenizer: Any, texts: Iterable[str]) -> tuple[int, ...]:
 
 @torch.no_grad()
 def trim(model: Any, tokenizer: Any, ids: Iterable[int]) -> Trimmed:
-    """Keeps these ids (as `kept_ids` gives them), renumbered in their order. Logits of kept ids are as before."""
+    """Keeps these ids (as `kept_ids` gives them) and those by which the model begins, ends and pads, renumbered in their order.
+    Logits of kept ids are as before. Raises `ConfigError` for an id that the model has no row for."""
     said = require_byte_bpe(tokenizer)
-    kept = tuple(sorted(ids))
+    rows = model.get_input_embeddings().weight.shape[0]
+    kept = tuple(sorted({*ids, *(number for number in _ends(model) if 0 <= number < rows)}))
+    if kept[-1] >= rows:
+        raise ConfigError(
+            f"the tokenizer knows id {kept[-1]}, the model only {rows}",
+            fix="give the tokenizer that goes with the model",
+        )
     new_ids = {old: new for new, old in enumerate(kept)}
     vocabulary = {token: new_ids[old] for token, old in said["model"]["vocab"].items() if old in new_ids}
     said["model"]["merges"] = [
@@ -73,6 +83,7 @@ def trim(model: Any, tokenizer: Any, ids: Iterable[int]) -> Trimmed:
     for token in said.get("added_tokens", ()):
         token["id"] = new_ids[token["id"]]
     _renumber(said.get("post_processor"), new_ids)
+    said["padding"] = said["truncation"] = None  # left over from the last call, with ids of before
     smaller = _smaller_tokenizer(tokenizer, said)
     config = type(model.config).from_dict(
         model.config.to_dict() | _ids_of(model.config, new_ids) | {"vocab_size": len(kept)}
@@ -96,10 +107,20 @@ def _pair(merge: Any) -> tuple[str, str]:
     return left, right
 
 
+def _ends(model: Any) -> set[int]:
+    """Ids by which the model begins, ends and pads, as its configurations say."""
+    found: set[int] = set()
+    for config in (model.config, model.generation_config):
+        for name in _SPECIAL:
+            value = getattr(config, name, None)
+            found.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+    return found
+
+
 def _ids_of(config: Any, new_ids: Mapping[int, int]) -> dict[str, Any]:
-    """The special ids a configuration names, renumbered."""
+    """The special ids a configuration names, renumbered; those no model row stands for are left out."""
     found: dict[str, Any] = {}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    for name in _SPECIAL:
         value = getattr(config, name, None)
         if isinstance(value, list | tuple):
             found[name] = [new_ids[number] for number in value if number in new_ids]
@@ -113,13 +134,20 @@ def _renumber(processor: Any, new_ids: Mapping[int, int]) -> None:
     for part in (processor or {}).get("processors", [processor] if processor else []):
         for token in (part.get("special_tokens") or {}).values():
             token["ids"] = [new_ids[number] for number in token["ids"]]
+        for name in ("sep", "cls"):  # as RoBERTa's kind writes them
+            if name in part:
+                part[name][1] = new_ids[part[name][1]]
 
 
 def _smaller_tokenizer(tokenizer: Any, said: Mapping[str, Any]) -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    named = {name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)}
-    smaller: Any = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(said)), **named)
+    named = {name: value for name, value in tokenizer.init_kwargs.items() if name in _CARRIED}
+    smaller: Any = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(said)), **named, **tokenizer.special_tokens_map
+    )
+    for name in ("model_max_length", "padding_side", "truncation_side"):
+        setattr(smaller, name, getattr(tokenizer, name))
     smaller.chat_template = tokenizer.chat_template
     return smaller

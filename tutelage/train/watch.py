@@ -31,7 +31,7 @@ class Watch:
         logq_NV = logits_NV[:room].float().log_softmax(-1)
         self._add("entropy_nats", -(logq_NV.exp() * logq_NV).sum(-1))
         signal = batch.terms[term].parts[0].signal.rows(at).rows(slice(0, len(logq_NV)))
-        for name, values_N in _seen(logq_NV, signal).items():
+        for name, values_N in compared(logq_NV, signal).items():
             self._add(name, values_N)
 
     def means(self) -> dict[str, float]:
@@ -46,7 +46,7 @@ class Watch:
         self._counts[name] += len(values_N)
 
 
-def _seen(logq_NV: torch.Tensor, signal: Signal) -> dict[str, torch.Tensor]:
+def compared(logq_NV: torch.Tensor, signal: Signal) -> dict[str, torch.Tensor]:
     """`student_mass`: the student's probability on what the teacher names; `teacher_mass`: the teacher's on it (or on the
     student's likeliest tokens, where all of it is known); `overlap`: share of the likeliest that both name."""
     if isinstance(signal, Hidden):
