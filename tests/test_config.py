@@ -6,6 +6,7 @@ import pytest
 from tutelage.config import RunConfig
 from tutelage.errors import ConfigError
 from tutelage.run_file import load_collect_config, load_config, validate
+from tutelage.training_config import TrainingConfig
 
 GOOD = {
     "run": {"name": "x", "seed": 1, "purpose": "internal"},
@@ -199,3 +200,61 @@ def test_each_kind_of_run_file_knows_the_other(tmp_path: Path) -> None:
     collecting.write_text('[task]\nlabels = ["a", "b"]\n')
     with pytest.raises(ConfigError, match="run file of `tutelage run`"):
         load_collect_config(collecting)
+
+
+TRAINING = {
+    "run": {"name": "x", "seed": 1, "purpose": "internal"},
+    "data": {"path": "talks.jsonl", "licence": "own"},
+    "teacher": {"resource": "smollm2-135m-instruct"},
+    "student": {"base": "smollm2-135m-instruct"},
+    "method": {},
+    "train": {},
+}
+
+
+def test_a_training_needs_little() -> None:
+    config = validate(TrainingConfig, TRAINING, "here")
+    assert (config.method.loss, config.method.student_share, config.student.start) == ("forward-kl", 0.0, "whole")
+    assert TrainingConfig.model_validate(config.resolved()) == config
+    steps = validate(TrainingConfig, {**TRAINING, "train": {"steps": 7}}, "here").resolved()
+    assert steps["train"]["steps"] == 7 and "epochs" not in steps["train"]
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "message"),
+    [
+        ("data.collected", "runs/x", "exactly one"),
+        ("data.licence", None, "under which licence"),
+        ("data.validation", 0, "greater than 0"),
+        ("data.validation", 1.5, "less than 1"),
+        ("teacher.path", "x", "exactly one"),
+        ("student.path", "x", "exactly one"),
+        ("student.init", "pruned", "nothing would be pruned"),
+        ("student.layers", 0, "greater than 0"),
+        ("student.keep", "last", "first"),
+        ("student.lora", {"rank": 0}, "greater than 0"),
+        ("method.prefix", 0, "greater than 0"),
+        ("method.prefix", 1.2, "less than or equal to 1"),
+        ("method.prefix", "teacher", "student"),
+        ("method.signal", "logits", "dense"),
+        ("method.c", 1.1, "less than or equal to 1"),
+        ("method.engine", "vllm", "engine_url"),
+        ("method.engine_url", "http://me:secret@host", "api_key_env"),
+        ("method.temperature", -1, "greater than or equal"),
+        ("train.epochs", 0, "greater than 0"),
+        ("train.steps", 0, "greater than 0"),
+    ],
+)
+def test_wrong_values_of_a_training_are_named(dotted: str, value: object, message: str) -> None:
+    table, key = dotted.split(".")
+    with pytest.raises(ConfigError) as caught:
+        validate(TrainingConfig, {**TRAINING, table: {**TRAINING[table], key: value}}, "here")
+    assert message in caught.value.message
+    assert table in caught.value.message
+
+
+def test_steps_or_epochs_not_both() -> None:
+    with pytest.raises(ConfigError, match="give one of them"):
+        validate(TrainingConfig, {**TRAINING, "train": {"steps": 5, "epochs": 2}}, "here")
+    with pytest.raises(ConfigError, match=r"unknown key method\.los \(did you mean loss\?\)"):
+        validate(TrainingConfig, {**TRAINING, "method": {"los": "jsd"}}, "here")

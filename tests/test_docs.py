@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tutelage.cli.reference import reference
 from tutelage.config import CollectConfig, RunConfig
+from tutelage.training_config import TrainingConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,10 +17,12 @@ def test_cli_page_is_current() -> None:
 
 def test_every_key_of_the_run_file_is_described() -> None:
     page = (ROOT / "docs" / "run-file.md").read_text()
-    for table, field in (*RunConfig.model_fields.items(), *CollectConfig.model_fields.items()):
+    kinds = (RunConfig, CollectConfig, TrainingConfig)
+    for table, field in [item for kind in kinds for item in kind.model_fields.items()]:
         if table == "sizes":
             continue
-        for key in field.annotation.model_fields:  # type: ignore[union-attr]
+        model = field.annotation if hasattr(field.annotation, "model_fields") else field.annotation.__args__[0]  # type: ignore[union-attr]
+        for key in model.model_fields:  # type: ignore[union-attr]
             assert re.search(rf"`(?:{table}\.)?{key}`", page), f"docs/run-file.md does not describe {table}.{key}"
 
 

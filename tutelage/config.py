@@ -254,7 +254,9 @@ class TrainTable(Table):
     clip_norm: float = Field(default=1.0, gt=0)
     average_last: float = Field(default=0.5, ge=0, lt=1)  # share of the run whose weights are averaged
     train_embeddings: bool = False
-    pass_tokens: Count | None = None  # tokens of one forward pass at most; default: all of a step, fewer if memory runs out
+    pass_tokens: Count | None = (
+        None  # tokens of one forward pass at most; default: all of a step, fewer if memory runs out
+    )
     checkpoint_every_s: float = Field(default=60, gt=0)
     segment_steps: Count = 250  # the whole state is kept so often, so that any stretch between can be trained again
     validate_per_epoch: Count = 2

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tutelage.config import CollectConfig, RunConfig, TeacherTable
 from tutelage.errors import ConfigError
+from tutelage.training_config import TrainingConfig
 
 
 def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -23,6 +24,7 @@ def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] |
     raw = _read(path)
     if "prompts" in raw:
         raise ConfigError(f"{path} is a run file of `tutelage collect`", fix=f"tutelage collect {path}")
+    _refuse_training(path, raw)
     sizes = raw.get("sizes", {})
     if size is not None and size not in sizes:
         known = ", ".join(sorted(sizes)) or "none"
@@ -36,7 +38,22 @@ def load_collect_config(path: Path, overrides: dict[str, Any] | None = None) -> 
     raw = _read(path)
     if "task" in raw:
         raise ConfigError(f"{path} is a run file of `tutelage run`", fix=f"tutelage run {path}")
+    _refuse_training(path, raw)
     return validate(CollectConfig, applied(raw, overrides or {}), str(path))
+
+
+def load_training_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainingConfig:
+    """The run file of `tutelage train`, with dotted overrides applied. Raises `ConfigError`."""
+    raw = _read(path)
+    for table, verb in (("task", "run"), ("prompts", "collect")):
+        if table in raw:
+            raise ConfigError(f"{path} is a run file of `tutelage {verb}`", fix=f"tutelage {verb} {path}")
+    return validate(TrainingConfig, applied(raw, overrides or {}), str(path))
+
+
+def _refuse_training(path: Path, raw: dict[str, Any]) -> None:
+    if "method" in raw:
+        raise ConfigError(f"{path} is a run file of `tutelage train`", fix=f"tutelage train {path}")
 
 
 class _TeacherAlone(BaseModel):

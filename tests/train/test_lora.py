@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.train.students import student
 from tutelage.errors import ConfigError, ResourceError
-from tutelage.train.lora import add_lora, load_lora, merge, save_lora
+from tutelage.train.lora import TARGETS, add_lora, load_lora, merge, save_lora
 
 
 @torch.no_grad()
@@ -68,7 +68,7 @@ def test_the_files_say_nothing_of_the_base_and_ask_nobody(tmp_path: Path, monkey
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     model = student("llama")
     model.name_or_path = model.config._name_or_path = "somebody/elsewhere"
-    adapted = trained(model)
+    adapted = trained(model, TARGETS)
     for name in ("one", "two"):
         save_lora(adapted, tmp_path / name)
     assert asked == []
@@ -76,7 +76,7 @@ def test_the_files_say_nothing_of_the_base_and_ask_nobody(tmp_path: Path, monkey
     assert set(files) == {"adapter_model.safetensors", "adapter_config.json"}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
     assert b"elsewhere" not in b"".join(files.values())
-    assert json.loads(files["adapter_config.json"])["target_modules"] == ["down_proj", "q_proj"]
+    assert json.loads(files["adapter_config.json"])["target_modules"] == sorted(TARGETS)
     again = load_lora(student("llama"), tmp_path / "one")
     assert torch.equal(logits(again.eval()), logits(adapted))
     assert any(parameter.requires_grad for parameter in again.parameters())

@@ -80,7 +80,10 @@ def test_any_neurons_and_heads_cut_are_as_if_they_said_nothing(data: st.DataObje
     assert torch.allclose(logits(smaller), logits(silent), atol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "changes"), [("olmo2", {"num_key_value_heads": 4}), ("smollm3", {}), ("qwen3", {})])
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [("llama", {"rms_norm_eps": 0.5}), ("olmo2", {"num_key_value_heads": 4}), ("smollm3", {}), ("qwen3", {})],
+)
 def test_channels_that_are_always_0_go_without_a_trace(family: str, changes: dict[str, Any]) -> None:
     """In families that norm queries and keys as well, alone or all heads together: those norms stay as they are."""
     model, dead = student(family, **changes), [11, 30, 40, 50]
@@ -141,6 +144,11 @@ def test_calibration_text_is_read_as_far_as_the_context_reaches() -> None:
 @pytest.mark.parametrize(
     ("family", "changes", "named"),
     [
+        (
+            "helium",
+            {"head_dim": 32},
+            r"HeliumForCausalLM has a parameter model\.layers\.0\.self_attn\.o_proj\.weight \(64, 64\)",
+        ),
         ("phi3", {}, r"Phi3ForCausalLM has a parameter model\.layers\.0\.self_attn\.qkv_proj\.weight"),
         ("glm4", {}, r"Glm4ForCausalLM has a parameter model\.layers\.0\.mlp\.gate_up_proj\.weight"),
         (

@@ -172,12 +172,15 @@ def test_trap_c6_a_trimmed_student_keeps_every_end_and_the_tokenizers_settings(f
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     model.generation_config.eos_token_id = [0, 300, 2]
     tokenizer.model_max_length, tokenizer.padding_side = 77, "left"
-    around = [("<|im_end|>", 2), ("<|im_start|>", 1)]
+    tokenizer.add_tokens(["<|sep|>"], special_tokens=True)
+    around = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|sep|>", "<|im_start|>")]
     tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(*around, add_prefix_space=False)
     tokenizer(["a", "the film"], padding=True)
     kept = kept_ids(tokenizer, ["the"])
     assert 300 not in kept
     found = trim(model, tokenizer, kept)
+    said = json.loads(found.tokenizer.backend_tokenizer.to_str())
+    assert said["padding"] is None and said["truncation"] is None
     ends = found.model.generation_config.eos_token_id
     assert ends == [found.new_ids[number] for number in (0, 300, 2)]
     words = (tokenizer.convert_ids_to_tokens([0, 300, 2]), found.tokenizer.convert_ids_to_tokens(ends))
@@ -185,8 +188,6 @@ def test_trap_c6_a_trimmed_student_keeps_every_end_and_the_tokenizers_settings(f
     assert (found.tokenizer.model_max_length, found.tokenizer.padding_side) == (77, "left")
     one, other = (tok("the", add_special_tokens=True)["input_ids"] for tok in (tokenizer, found.tokenizer))
     assert [found.new_ids[number] for number in one] == other
-    said = json.loads(found.tokenizer.backend_tokenizer.to_str())
-    assert said["padding"] is None and said["truncation"] is None
 
 
 def test_a_tokenizer_of_another_model_is_not_trimmed(loaded: tuple[Any, Any]) -> None:

@@ -33,6 +33,10 @@ _VERBS = {
         "Terms, tokens, cost, time, disk and power of a run; spends nothing unless told to.",
     ),
     "run": ("tutelage.cli.run:run", "Do the job a run file describes; running it again resumes."),
+    "train": (
+        "tutelage.cli.train:train",
+        "Train a student on conversations, from a teacher's weights or on text alone; resumes.",
+    ),
     "serve": ("tutelage.cli.serve:serve", "Answer the OpenAI API with a run's student."),
     "verify": ("tutelage.cli.verify:verify", "Does a record, or what was disclosed of it, hold; what came from whom?"),
     "sign": ("tutelage.cli.sign:sign", "Sign a finished run with your key."),

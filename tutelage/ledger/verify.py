@@ -40,8 +40,11 @@ MADE_BY = {
     ("prove", "data"): "data", ("prove", "curate"): "curate", ("prove", "student"): "ship",
     ("prove", "before"): "student", ("report", "prove"): "prove", ("seal", "report"): "report", ("seal", "ship"): "ship",
 }  # fmt: skip
+TRAINED_FROM = ("student data", "signals data", "signals student", "train data", "train signals")
+TRAINING = {"run", "terms", "data", "student", "signals", "train", "ship"}  # stages of `tutelage train`
 STAGE_FOLDERS = (
     "data", "terms", "collect", "curate", "before", "train", "student", "prove", "ledger/examples", "ledger/selection",
+    "signals",
 )  # fmt: skip
 NOT_LOCATED = (
     "store/index.sqlite", "logs/", "work/", ".lock", "report.html", "ledger/locator.jsonl", "environment.json", "run.toml",
@@ -733,7 +736,7 @@ class _Checker:
             self.found("provenance/checkpoint", f"does not name {len(leaves)} entries with root {self.root}")
         self.passed("RFC 6962 section 2.1, C2SP tlog-tiles", f"{head.size} log entries have root {self.root}", before)
         if not (folder / "statement.json").exists():
-            if not self.is_collection:
+            if not self.is_collection and not self.is_training:
                 self.found("provenance/statement.json", "is missing: the run is not sealed yet")
             return
         keys = self._keys(*(self._text(folder / name) for name in ("signer.vkey", "signer.history.json")))
@@ -986,6 +989,34 @@ class _Checker:
         stages = {entry["stage"] for entry in self.entries}
         return "questions" in stages and not claims and stages <= {"run", "terms", "questions", "collect"}
 
+    @property
+    def is_training(self) -> bool:
+        """Whether a student was trained on conversations: no claim was opened and no answer collected, so nothing is stated."""
+        claims = [entry for entry in self.entries if entry["kind"] == "opened" and "claim" in entry["facts"]]
+        return not claims and {"data", "train"} <= {entry["stage"] for entry in self.entries} <= TRAINING
+
+    def training(self) -> None:
+        """The checkpoint and the table of sources say what the steps took; what was made rests on what was made last."""
+        before, latest, tokens = len(self.findings), self.latest, dict[str, int]()
+        for stage, name in map(str.split, TRAINED_FROM):
+            rests = latest[stage]["inputs"].get(name) if stage in latest else None
+            if rests is not None and rests != _digest(_canonical(latest[name]["outputs"])):
+                self.found(stage, f"rests on another {name} than the one made last; run it again")
+        for by_role in (each for step in self._records("train/consumed.jsonl") for each in step["loss_tokens"]):
+            for role, count in by_role.items():
+                tokens[role] = tokens.get(role, 0) + _number(count)
+        made, trained = latest["train"]["outputs"], _parse(self.read(self.run / "train" / "checkpoint.json"))
+        recorded = (made["train/weights.safetensors"], made["train/consumed.jsonl"], tokens)
+        if recorded != (trained["weights"], trained["consumed"], trained["loss_tokens"]):
+            self.found("train/checkpoint.json", "is not of these weights and steps")
+        taken = dict.fromkeys(tokens, 0)
+        for row in _parse(self.read(self.run / "train" / "sources.json"))["rows"]:
+            if row["role"] not in (BASE_LINEAGE, PROMPT_AUTHOR):
+                taken[row["role"]] = taken.get(row["role"], 0) + _number(row["loss_tokens"])
+        if taken != tokens:
+            self.found("train/sources.json", f"says {taken}, the steps taken say {tokens}")
+        self.passed("reconciled", "the loss tokens of each source come from the steps taken", before)
+
     def outputs(self) -> None:
         """Every file named by the latest statement that wrote it, and nothing beside them."""
         before, latest, newest = len(self.findings), {}, {}
@@ -1023,6 +1054,8 @@ class _Checker:
                 made = _digest(_canonical(latest[maker]["outputs"]))
                 if latest[stage]["inputs"][name] != made:
                     self.found(stage, f"rests on another {name} than the one made last; run it again")
+        if self.is_training and "train" in latest:
+            self.training()
         if "ship" not in latest and not self.is_collection:
             self.found("ledger/log.jsonl", "no student was shipped in this run yet")
         if "ship" not in latest or not self.statement:

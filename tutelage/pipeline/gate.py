@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from tutelage.canon import canonical, digest_file, digest_of
-from tutelage.config import AcceptedRiskTable, CollectConfig, RunConfig, TeacherTable
+from tutelage.config import AcceptedRiskTable, CollectConfig, RunConfig, RunTable, ShipTable, TeacherTable
 from tutelage.errors import ConfigError, ResourceError, TermsError
 from tutelage.hosts import is_loopback
 from tutelage.jsonl import write_whole
@@ -96,16 +96,16 @@ def check_terms(config: RunConfig, today: str) -> Gate:
     that is inherited, and `DataError` for a lineage or a copy of a licence that cannot be read."""
     registry = load_registry()
     purpose = config.run.purpose
-    teacher = _teacher_verdict(registry, config.teacher, purpose, today)
+    teacher = judge_teacher(registry, config.teacher, purpose, today)
     source = config.data.resource or Path(config.data.path or "").name
     licence = resource(config.data.resource).licence if config.data.resource else config.data.licence or ""
     kept: dict[str, Any] = {"route": "local", "purpose": purpose, "today": today}
-    risk = _risk(config.data.accepted_risk)
+    risk = risk_of(config.data.accepted_risk)
     data = check(registry, subject=source, licence=licence, accepted_risk=risk, **kept)
-    start, risk = base_of(config), _risk(config.student.accepted_risk)
+    start, risk = base_of(config), risk_of(config.student.accepted_risk)
     base = check(registry, subject=start.name, licence=start.licence, accepted_risk=risk, **kept)
     parents = _parents(config)
-    passed_on = _inherited(config, parents, registry, today)
+    passed_on = judge_ancestors(config, parents, registry, today)
     conditions = (*base.conditions, *bound((*teacher.conditions, *data.conditions)))
     conditions = tuple(dict.fromkeys((*conditions, *(one for each in passed_on for one in each.conditions))))
     return Gate(
@@ -115,14 +115,15 @@ def check_terms(config: RunConfig, today: str) -> Gate:
         inherited=passed_on,
         together=combine([teacher, data, base, *passed_on]),
         conditions=conditions,
-        unmet=_unmet(config, obligations(conditions), registry),
+        unmet=broken_already(config, obligations(conditions), registry),
         lineage=Lineage.of(
             config.run.name, Made.STUDENT, {Tie.TEACHER: teacher, Tie.DATA: data, Tie.BASE: base}, parents
         ),
     )
 
 
-def _teacher_verdict(registry: Registry, teacher: TeacherTable, purpose: str, today: str) -> Verdict:
+def judge_teacher(registry: Registry, teacher: TeacherTable, purpose: str, today: str) -> Verdict:
+    """The verdict on a teacher however it is reached. Raises `ConfigError` where it does not say whose terms count."""
     _require_true_provider(teacher, registry)
     return check(
         registry,
@@ -131,7 +132,7 @@ def _teacher_verdict(registry: Registry, teacher: TeacherTable, purpose: str, to
         route=route_of(teacher),
         purpose=purpose,
         today=today,
-        accepted_risk=_risk(teacher.accepted_risk),
+        accepted_risk=risk_of(teacher.accepted_risk),
     )
 
 
@@ -156,7 +157,7 @@ class Permission(NamedTuple):
 def may_ask(config: CollectConfig, today: str) -> Permission:
     """The teacher's own ancestors are judged too. Raises `ConfigError` and `DataError` as `check_terms` does."""
     registry, purpose, prompts = load_registry(), config.run.purpose, config.prompts
-    teacher = _teacher_verdict(registry, config.teacher, purpose, today)
+    teacher = judge_teacher(registry, config.teacher, purpose, today)
     data = check(
         registry,
         subject=Path(prompts.path).name,
@@ -164,7 +165,7 @@ def may_ask(config: CollectConfig, today: str) -> Permission:
         route="local",
         purpose=purpose,
         today=today,
-        accepted_risk=_risk(prompts.accepted_risk),
+        accepted_risk=risk_of(prompts.accepted_risk),
     )
     lineages = (read_lineage(Path(config.teacher.lineage)),) if config.teacher.lineage else ()
     passed_on = tuple(
@@ -173,11 +174,21 @@ def may_ask(config: CollectConfig, today: str) -> Permission:
     return Permission(teacher, data, passed_on, combine([teacher, data, *passed_on]))
 
 
-def _risk(table: AcceptedRiskTable | None) -> AcceptedRisk | None:
+def risk_of(table: AcceptedRiskTable | None) -> AcceptedRisk | None:
     return None if table is None else AcceptedRisk(**table.model_dump())
 
 
-def _unmet(config: RunConfig, owed: Obligations, registry: Registry) -> tuple[str, ...]:
+class HandedOn(Protocol):
+    """What a run file says of the student that will be handed on."""
+
+    @property
+    def run(self) -> RunTable: ...
+
+    @property
+    def ship(self) -> ShipTable: ...
+
+
+def broken_already(config: HandedOn, owed: Obligations, registry: Registry) -> tuple[str, ...]:
     """What is broken already: a copy of a licence that will be missing is told now, not after the teacher is paid."""
     found = unmet_at_start(owed, release(config))
     try:
@@ -187,7 +198,7 @@ def _unmet(config: RunConfig, owed: Obligations, registry: Registry) -> tuple[st
     return found
 
 
-def release(config: RunConfig, card: str = "", files: tuple[str, ...] = ()) -> Release:
+def release(config: HandedOn, card: str = "", files: tuple[str, ...] = ()) -> Release:
     """What the run file says of the student that will be handed on; `card` and `files` once they are there."""
     purpose, ship = Purpose(config.run.purpose), config.ship
     return Release(config.run.name, purpose, purpose in HANDED_ON, ship.commercial, ship.monthly_users, card, files)
@@ -202,8 +213,8 @@ def _parents(config: RunConfig) -> dict[Tie, tuple[Lineage, ...]]:
     }
 
 
-def _inherited(
-    config: RunConfig, parents: Mapping[Tie, Sequence[Lineage]], registry: Registry, today: str
+def judge_ancestors(
+    config: HandedOn, parents: Mapping[Tie, Sequence[Lineage]], registry: Registry, today: str
 ) -> tuple[Verdict, ...]:
     """A verdict an ancestor, with the risks the run file accepts again, each by the name of its subject."""
     verdicts = dict.fromkeys(
@@ -225,35 +236,50 @@ def _inherited(
 
 
 class Base(NamedTuple):
-    """What the student starts from: a file or folder that may not be fetched yet."""
+    """Weights that a run file names: a file or folder that may not be fetched yet."""
 
     name: str
     licence: str
     pinned: Resource | None
-    folder: Path | None
+    folder: Path | None  # a Hugging Face folder, or a GGUF file
+
+    @classmethod
+    def of(cls, pinned: str | None, path: str | None, licence: str | None) -> "Base":
+        """A resource by its name, or weights of one's own. Raises `ResourceError` for an unknown resource."""
+        if pinned is not None:
+            found = resource(pinned)
+            return cls(found.description, found.licence, found, None)
+        return cls(Path(path or "").name, licence or "", None, Path(path or ""))
 
     def fetch(self) -> Path:
         """Raises `ResourceError` when it cannot be had."""
         if self.pinned is not None:
             return fetch(self.pinned)
         assert self.folder is not None
-        if not (self.folder / "model.safetensors").is_file():
-            raise ResourceError(f"{self.folder} has no model.safetensors", fix="give a Hugging Face folder in one file")
+        if not self._files():
+            raise ResourceError(
+                f"{self.folder} has no model.safetensors",
+                fix="give a Hugging Face folder of safetensors, or a GGUF file",
+            )
         return self.folder
 
     @property
     def digest(self) -> str:
-        """Raises `ResourceError` for a folder without weights."""
-        return f"sha256:{self.pinned.sha256}" if self.pinned else digest_file(self.fetch() / "model.safetensors")
+        """Of the file, or of the names and digests of several. Raises `ResourceError` for a folder without weights."""
+        if self.pinned is not None:
+            return f"sha256:{self.pinned.sha256}"
+        self.fetch()
+        files = self._files()
+        return digest_file(files[0]) if len(files) == 1 else digest_of({path.name: digest_file(path) for path in files})
+
+    def _files(self) -> list[Path]:
+        assert self.folder is not None
+        return [self.folder] if self.folder.is_file() else sorted(self.folder.glob("model*.safetensors"))
 
 
 def base_of(config: RunConfig) -> Base:
     """The student's base as the run file names it."""
-    if config.student.base is not None:
-        pinned = resource(config.student.base)
-        return Base(pinned.description, pinned.licence, pinned, None)
-    folder = Path(config.student.path or "")
-    return Base(folder.name, config.student.licence or "", None, folder)
+    return Base.of(config.student.base, config.student.path, config.student.licence)
 
 
 def teacher_name(teacher: TeacherTable) -> str:

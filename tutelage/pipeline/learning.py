@@ -172,7 +172,7 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         )
         began = time.monotonic()
         best = loop(student, source, judge, settings)
-    steps = _last_of_each_step(scratch / "journal.jsonl")
+    steps = last_of_each_step(scratch / "journal.jsonl")
     write_whole(out / "metrics.jsonl", b"".join(json.dumps(step).encode() + b"\n" for step in steps))
     write_lines(out / "consumed.jsonl", consumed(steps, source.data))
     save_weights(out / "weights.safetensors", student.model)
@@ -194,7 +194,7 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
     }
 
 
-def _last_of_each_step(journal: Path) -> list[dict[str, Any]]:
+def last_of_each_step(journal: Path) -> list[dict[str, Any]]:
     """A killed run writes some steps twice, and may leave a torn last line."""
     found = {}
     for line in journal.read_text(encoding="utf-8").splitlines():

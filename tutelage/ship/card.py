@@ -19,12 +19,12 @@ HUB_LICENCES = ("gemma", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3",
 _HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}"
 
 
-class _Front(yaml.SafeDumper):
+class Front(yaml.SafeDumper):
     """The safe dumper; whatever is not plain words is one quoted line, so that readers that look for a line of dashes,
     or take YAML 1.2 for 1.1 and back, read the same."""
 
 
-_Front.add_representer(
+Front.add_representer(
     str,
     lambda dumper, text: dumper.represent_scalar(
         "tag:yaml.org,2002:str", text, style=None if re.fullmatch(r"[A-Za-z][\w ./-]*", text, re.ASCII) else '"'
@@ -34,7 +34,7 @@ _Front.add_representer(
 
 def model_card(account: Account, displays: tuple[str, ...]) -> str:
     """The card as Markdown with YAML front matter. `displays` are lines that a licence asks to be shown."""
-    front = yaml.dump(_metadata(account), Dumper=_Front, sort_keys=False, allow_unicode=True, width=1_000_000)
+    front = yaml.dump(_metadata(account), Dumper=Front, sort_keys=False, allow_unicode=True, width=1_000_000)
     body = [
         f"# {plain(account.name) or UNKNOWN}",
         *(f"**{plain(line)}**" for line in displays if plain(line)),
@@ -68,16 +68,20 @@ def _metadata(account: Account) -> dict[str, Any]:
 
 
 def _licence(account: Account) -> dict[str, str]:
-    """The base's, which the student's weights are made from. Any that the Hub has no id for is `other`, with name and
-    the address of its text where one is known."""
+    """The base's, which the student's weights are made from."""
     licence = account.base.licence
+    texts = [reason.source for one in account.terms for reason in one.reasons if reason.asked == licence]
+    return licence_front(licence, texts[0] if texts else "")
+
+
+def licence_front(licence: str, text: str) -> dict[str, str]:
+    """A licence as the Hub's metadata say it. Any that the Hub has no id for is `other`, with name and the address of its text
+    where one is known."""
     known = spdx(licence).lower() or (licence.lower() or UNKNOWN).replace("llama-", "llama")
     if spdx(licence) or known in HUB_LICENCES:
         return {"license": known}
     name = re.sub(r"[^a-z0-9.]+", "-", licence.lower()).strip("-.") or "unnamed"
-    found = {"license": "other", "license_name": name}
-    texts = [reason.source for one in account.terms for reason in one.reasons if reason.asked == licence]
-    return found | ({"license_link": texts[0]} if texts and web(texts[0]) else {})
+    return {"license": "other", "license_name": name} | ({"license_link": text} if web(text) else {})
 
 
 def _hub_id(part: Part, kind: str) -> str:

@@ -64,8 +64,8 @@ class Rendering(NamedTuple):
 
 def require_finite(model: torch.nn.Module, who: str) -> None:
     """Raises `SignalError` for a weight that is not a finite number, naming it."""
-    for name, values in model.named_parameters():
-        if not torch.isfinite(values).all():
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
             raise SignalError(
                 f"the {who}'s weights are not finite, first in {name}: its logits would not be either",
                 fix="fetch or convert the weights again; float16 overflows where bfloat16 does not",

@@ -1,0 +1,1 @@
+"""Small experiments that reproduce published behaviour: `python -m benchmarks.experiments [E5 ...]`."""

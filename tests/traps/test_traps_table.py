@@ -1,0 +1,51 @@
+"""docs/traps.md says of every trap where its test is, and says the truth."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.mutants.planted import PLANTED
+
+ROOT = Path(__file__).parents[2]
+TRAPS = [f"{table}{at}" for table, count in zip("ABCDE", (9, 11, 20, 14, 7), strict=True) for at in range(1, count + 1)]
+NAMED = re.compile(r"test_traps?((?:_[a-f]\d+)+)_")
+
+
+class Row(NamedTuple):
+    """A line of the table: the files it names (below tests/), what else it says, and whether mistakes are planted."""
+
+    trap: str
+    files: set[str]
+    words: str
+    planted: bool
+
+
+def rows() -> Iterator[Row]:
+    for line in (ROOT / "docs" / "traps.md").read_text(encoding="utf-8").splitlines():
+        if re.match(r"\| [A-E]\d+ \|", line):
+            trap, _, tests, mark = (cell.strip() for cell in line.split("|")[1:5])
+            yield Row(trap, set(re.findall(r"`([a-z_/0-9]+)`", tests)), tests, mark == "M")
+
+
+def named() -> dict[str, set[str]]:
+    """For each trap the test files that hold a test named after it."""
+    found: dict[str, set[str]] = {trap: set() for trap in TRAPS}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (name := NAMED.match(node.name)):
+                for trap in name[1].upper().strip("_").split("_"):
+                    if trap in found:  # table F is about claims, and not here
+                        found[trap].add(path.relative_to(ROOT / "tests").with_suffix("").as_posix())
+    return found
+
+
+def test_every_trap_has_its_line_and_every_line_its_test() -> None:
+    table, tests = list(rows()), named()
+    assert [row.trap for row in table] == TRAPS
+    for row in table:
+        assert row.files <= tests[row.trap], f"{row.trap}: none is in {row.files - tests[row.trap]}"
+        assert row.files or row.words.startswith("cannot happen: "), row.trap
+        assert row.planted == any(mutant.trap == row.trap for mutant in PLANTED), row.trap
+        assert row.planted == bool(row.files), f"{row.trap}: no mistake is planted"

@@ -1,0 +1,82 @@
+"""`tutelage train`: a student trained on conversations, as a run file says; running it again resumes."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from tutelage.pipeline.training import Trained
+
+Overrides = Annotated[tuple[str, ...], Parameter(name="--set", negative="")]
+
+
+def train(
+    run_file: Path,
+    *,
+    out: Path | None = None,
+    track: Literal["trackio", "mlflow", "wandb"] | None = None,
+    set_: Overrides = (),
+    json: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Train a student on conversations, from a teacher's weights or on text alone. Run the same command again to resume.
+
+    Parameters
+    ----------
+    run_file
+        The TOML file; docs/training.md has one, docs/run-file.md every key.
+    out
+        The run folder (default: runs/NAME).
+    track
+        Show the numbers there as well, in the project tutelage; train/metrics.jsonl has them in any case.
+    set_
+        Set one key of the run file, for instance --set train.steps=20; may be repeated.
+    json
+        Print one JSON object.
+    quiet
+        Say nothing on standard error.
+    """
+    from tutelage.cli.output import print_json
+    from tutelage.cli.overrides import parse_overrides
+    from tutelage.jsonl import write_whole
+    from tutelage.ledger.keys import default_signer
+    from tutelage.pipeline.run import Run
+    from tutelage.pipeline.training import train_student
+    from tutelage.progress import Lines, Quiet, stop_on_signals
+    from tutelage.run_file import load_training_config
+
+    config = load_training_config(run_file, parse_overrides(set_))
+    folder = out or Path("runs") / config.run.name
+    progress, text = Quiet() if quiet else Lines(), run_file.read_bytes()
+    with stop_on_signals(progress) as stop, Run(folder, progress, stop, default_signer()) as under_way:
+        write_whole(folder / "run.toml", text)
+        found = train_student(config, under_way, track or "")
+    if json:
+        print_json({**found._asdict(), "folder": str(folder)})
+    else:
+        print(describe(found, folder))
+    return 0
+
+
+def describe(found: "Trained", folder: Path) -> str:
+    """What came of it, in plain lines."""
+    tokens = ", ".join(f"{count:,} as {role}" for role, count in found.tokens.items())
+    where = shlex.quote(str(folder))
+    return "\n".join(
+        [
+            f"student    {folder / 'student'}: {found.parameters:,} parameters of {found.base_parameters:,}",
+            f"steps      {found.steps:,} on {found.examples:,} conversations; the weights of step {found.chosen_step:,} kept",
+            f"tokens     {tokens}",
+            f"judged on  {found.validation_examples:,} conversations that were set aside, nats a token:",
+            f"  {found.loss}  {_change(found.before_objective_unats, found.objective_unats)}",
+            f"  cross-entropy of the text  {_change(found.before_text_unats, found.text_unats)}",
+            f"serve:     tutelage serve {where}",
+            f"verify:    tutelage verify {where}",
+        ]
+    )
+
+
+def _change(before_unats: int, after_unats: int) -> str:
+    return f"{before_unats / 1e6:.3f} -> {after_unats / 1e6:.3f}"

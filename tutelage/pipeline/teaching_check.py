@@ -1,0 +1,85 @@
+"""The look before the first step: are student, teacher, template and data such that the method can work?"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tutelage.errors import ConfigError, DataError, TutelageError
+from tutelage.models.causal import Causal
+from tutelage.pipeline.teaching_plan import Method, Reader
+from tutelage.train.examples import Example, end_of_turn_ids, render
+from tutelage.train.preflight import (
+    TRIED,
+    Rendering,
+    check_learnt,
+    choose_rendering,
+    nats_a_token,
+    require_stop,
+    same_ends,
+)
+from tutelage.train.rollout import end_ids
+from tutelage.train.teaching import require_same_tokens
+from tutelage.training_config import TrainingConfig
+
+Conversations = Sequence[tuple[str, Sequence[dict[str, Any]]]]
+OURS, THEIRS = "the student's template", "the teacher's own template"
+
+
+def check_pupil(
+    config: TrainingConfig, pupil: Reader, examples: Sequence[Example], tell: Callable[[str], Any]
+) -> dict[str, int]:
+    """The student alone: what is learnt, whether it can stop, whether its logits are finite. Facts in micro-nats."""
+    check_learnt(examples)
+    require_stop(sorted(end_of_turn_ids(pupil.tokenizer)), sorted(end_ids(pupil.model.model)))
+    longest = max(example.targets[0] for example in examples)
+    if config.method.student_share and longest + config.method.max_new_tokens > pupil.model.limit:
+        raise ConfigError(
+            f"the longest question has {longest} tokens; with method.max_new_tokens = {config.method.max_new_tokens} that "
+            f"is more than the student's context of {pupil.model.limit}",
+            fix=f"lower max_new_tokens to {max(1, pupil.model.limit - longest)} or less, or lower data.max_tokens",
+        )
+    nats = nats_a_token(pupil.model, examples, "student")
+    tell(f"look: the answers cost the student {nats:.3f} nats a token before training")
+    return {"student_unats": round(1e6 * nats)}
+
+
+def check_teacher(
+    config: TrainingConfig, method: Method, pupil: Reader, teacher: Reader, talks: Conversations,
+    examples: Sequence[Example], tell: Callable[[str], Any],
+) -> dict[str, int]:  # fmt: skip
+    """Teacher and student together: the same tokens, ends and width; and what the answers cost the teacher as the student's
+    template writes them, beside its own. Facts in micro-nats."""
+    require_same_tokens(pupil.spelled, teacher.spelled, method.loss)
+    _require_width(teacher.model, pupil.tokens)
+    longest = max(len(example.ids) for example in examples)
+    if longest > teacher.model.limit:
+        raise DataError(
+            f"a conversation has {longest} tokens, the teacher reads {teacher.model.limit}",
+            fix=f"set data.max_tokens = {teacher.model.limit} or less",
+        )
+    found = [Rendering(OURS, nats_a_token(teacher.model, examples, "teacher"))]
+    if teacher.tokenizer.chat_template:
+        same_ends(sorted(end_of_turn_ids(pupil.tokenizer)), sorted(end_of_turn_ids(teacher.tokenizer)))
+        own = render(_of(talks, examples), teacher.tokenizer, teacher.model.limit).examples
+        found.append(Rendering(THEIRS, nats_a_token(teacher.model, own, "teacher")))
+    tell("look: they cost the teacher " + ", ".join(f"{one.teacher_nats:.3f} under {one.name}" for one in found))
+    try:
+        choose_rendering(found, OURS)
+    except TutelageError as error:
+        if config.student.template is None:
+            raise
+        tell(f"warning: {error.message}")  # whoever wrote a template of their own meant it
+    return {"teacher_unats": round(1e6 * found[0].teacher_nats)}
+
+
+def _of(talks: Conversations, examples: Sequence[Example]) -> Conversations:
+    """The conversations that a look takes."""
+    wanted = {example.source for example in examples[:TRIED]}
+    return [talk for talk in talks if talk[0] in wanted]
+
+
+def _require_width(teacher: Causal, tokens: int) -> None:
+    if len(teacher.head().weight_VD) < tokens:
+        raise ConfigError(
+            f"the teacher's head has {len(teacher.head().weight_VD)} columns for {tokens} tokens",
+            fix="give the teacher's folder with the tokenizer it was trained with",
+        )

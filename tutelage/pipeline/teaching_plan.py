@@ -1,0 +1,249 @@
+"""From the method that a run file names to what the engine takes: loss, signal, teacher, cache, source, judge."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from tutelage.canon import digest_bytes, digest_of
+from tutelage.config import TrainTable
+from tutelage.errors import ConfigError
+from tutelage.losses.base import Loss
+from tutelage.losses.catalogue import make
+from tutelage.models.causal import Causal
+from tutelage.models.kernels import economical
+from tutelage.models.tokens import TokenBytes
+from tutelage.pipeline.gate_training import teacher_in
+from tutelage.records import Role
+from tutelage.store.signal_kinds import Draws, HiddenStates, Kind, Threshold, TopKTail
+from tutelage.store.signals import Identity, SignalCache, identity_in
+from tutelage.train.examples import Example, end_of_turn_ids
+from tutelage.train.health import Finding
+from tutelage.train.judging import HeldOutJudge
+from tutelage.train.loop import Source, plan_steps
+from tutelage.train.lora import TARGETS, add_lora
+from tutelage.train.numerics import uses_bf16
+from tutelage.train.offpolicy import DataSource
+from tutelage.train.onpolicy import RolloutSource
+from tutelage.train.preflight import choose_signal, require_finite
+from tutelage.train.rollout import Roller, end_ids
+from tutelage.train.rollout_local import LocalRoller
+from tutelage.train.student import load_base, load_student
+from tutelage.train.teaching import CachedTeacher, LiveTeacher, ScoringTeacher, Teaching, Together, Words
+from tutelage.training_config import MethodTable, TrainingConfig
+
+
+class Method(NamedTuple):
+    """A loss, and the name of the signal that it is trained on."""
+
+    loss: Loss
+    signal: str
+
+
+class Reader(NamedTuple):
+    """A model that reads conversations, student or teacher, with its tokenizer; `tokens` is how many that one has."""
+
+    model: Causal
+    tokenizer: Any
+    tokens: int
+
+    @property
+    def spelled(self) -> list[bytes]:
+        """The bytes of each token."""
+        spelled = TokenBytes(self.tokenizer)
+        return [spelled[at] for at in range(self.tokens)]
+
+    @property
+    def digest(self) -> str:
+        """Of its tokenizer."""
+        return digest_bytes(self.tokenizer.backend_tokenizer.to_str().encode())
+
+
+class Lesson(NamedTuple):
+    """What the loop is given. `close` ends the engine that writes the student's answers, where there is one."""
+
+    source: Source
+    judge: HeldOutJudge
+    close: Callable[[], None]
+
+
+def method_of(config: TrainingConfig) -> Method:
+    """Raises `ConfigError` and `SignalError` for a method that makes no sense: before anything is loaded."""
+    table = config.method
+    loss = make(table.loss, **table.parameters)
+    signal = choose_signal(loss, table.signal, table.student_share)
+    if (signal == "text") != (config.teacher is None):
+        if signal == "text":
+            raise ConfigError(
+                f"{loss.name} asks no teacher, and one is named", fix="delete [teacher], or choose another loss"
+            )
+        raise ConfigError(
+            f"{loss.name} needs a teacher's weights", fix='name them under [teacher], or use "cross-entropy"'
+        )
+    if table.text_weight and (signal == "text" or table.student_share):
+        why = "is that already" if signal == "text" else "on the student's own text teaches nothing"
+        raise ConfigError(
+            f"method.text_weight = {table.text_weight:g}: cross-entropy {why}", fix="leave text_weight out"
+        )
+    return Method(loss, signal)
+
+
+def token_count(tokenizer: Any) -> int:
+    """Tokens of a tokenizer, by its largest id: what a head has beyond it is padding."""
+    return 1 + max(tokenizer.get_vocab().values())
+
+
+def load_pupil(config: TrainingConfig, folder: Path) -> Reader:
+    """The student as it is before training; adapters are drawn by the run's seed."""
+    model, tokenizer = load_student(folder)
+    require_finite(model, "student")
+    model = with_adapters(config, model)
+    economical(model)
+    return Reader(Causal(model), tokenizer, token_count(tokenizer))
+
+
+def with_adapters(config: TrainingConfig, model: Any) -> Any:
+    """The model, with adapters where the run file asks for them."""
+    table = config.student.lora
+    if table is None:
+        return model
+    torch.manual_seed(config.run.seed)
+    return add_lora(model, table.rank, table.alpha, table.targets or TARGETS)
+
+
+def load_teacher(config: TrainingConfig) -> Reader:
+    """The teacher's weights, in the precision that the run file says; they never train. Raises `SignalError` when they are not
+    finite, and what reading them raises."""
+    assert config.teacher is not None
+    model, tokenizer = load_base(teacher_in(config).fetch())
+    require_finite(model, "teacher")
+    if uses_bf16(config.teacher.precision):
+        model = model.to(torch.bfloat16)
+    economical(model)
+    teacher = Causal(model)
+    teacher.model.eval().requires_grad_(False)
+    return Reader(teacher, tokenizer, token_count(tokenizer))
+
+
+def kind_of(table: MethodTable, signal: str, teacher: Reader | None) -> Kind:
+    """What a cache keeps of this signal. Hidden states need the teacher's head."""
+    if signal == "hidden":
+        assert teacher is not None
+        return HiddenStates.of(teacher.model.head(teacher.tokens))
+    kinds: dict[str, Kind] = {
+        "threshold": Threshold(table.c), "random": Draws(table.draws), "top-k": TopKTail(table.k)
+    }  # fmt: skip
+    return kinds[signal]
+
+
+def identity_of(
+    kind: Kind, teacher: str, teacher_tokenizer: str, pupil: Reader, examples: Sequence[Example]
+) -> Identity:
+    """What a cache of these examples must have been captured for. `teacher` is the digest of its weights."""
+    return Identity(
+        kind=kind,
+        teacher=teacher,
+        tokenizer=teacher_tokenizer,
+        student_tokenizer=pupil.digest,
+        template=digest_bytes(pupil.tokenizer.chat_template.encode()),
+        dataset=digest_of([example.key for example in examples]),
+        sampling="as given",
+        logprobs="raw",
+        vocabulary=pupil.tokens,
+    )
+
+
+def cached(
+    config: TrainingConfig, method: Method, folder: Path, pupil: Reader, examples: Sequence[Example]
+) -> SignalCache:
+    """The signals that were captured for these examples. Raises `SignalError` when they are of others."""
+    teacher = load_teacher(config) if method.signal == "hidden" else None
+    kind = kind_of(config.method, method.signal, teacher)
+    said = identity_in(folder)["identity"]["tokenizer"]
+    return SignalCache(folder, identity_of(kind, teacher_in(config).digest, said, pupil, examples))
+
+
+def teaching_of(config: TrainingConfig, method: Method, teacher: Reader | None, cache: SignalCache | None) -> Teaching:
+    """The method's parts of a batch."""
+    if method.signal == "text":
+        return Words(method.loss)
+    if cache is not None:
+        main: Teaching = CachedTeacher(cache, method.loss)
+    else:
+        assert teacher is not None
+        kind = ScoringTeacher if method.signal == "sampled" else LiveTeacher
+        main = kind(teacher.model, method.loss, teacher.tokens)
+    weight = config.method.text_weight
+    return Together([main, Words(make("cross-entropy"), weight)]) if weight else main
+
+
+def judged_by(method: Method, teacher: Reader | None, teaching: Teaching) -> Teaching:
+    """The same divergence on text that stands there: scores are of the student's own text, so the whole of it is taken."""
+    if method.signal != "sampled":
+        return teaching
+    assert teacher is not None
+    return LiveTeacher(teacher.model, make("reverse-kl"), teacher.tokens)
+
+
+def lesson_of(
+    config: TrainingConfig, pupil: Reader, train: Sequence[Example], validation: Sequence[Example], teaching: Teaching,
+    judging: Teaching, tell: Callable[[str], Any],
+) -> Lesson:  # fmt: skip
+    """Source and judge. Each kind of trouble with the student's answers is told once."""
+    table, method = table_of(config, len(train)), config.method
+    reader = LocalRoller(pupil.model.model, ends_of(pupil))
+    judge = HeldOutJudge(
+        validation, judging, roller=reader, answers=config.train.answers, max_new_tokens=method.max_new_tokens
+    )
+    if not method.student_share:
+        return Lesson(DataSource(train, teaching, table, config.run.seed, pupil.model.device), judge, lambda: None)
+    told: set[str] = set()
+
+    def warn(finding: Finding) -> None:
+        if finding.name not in told:
+            told.add(finding.name)
+            tell(f"warning: {finding.words} (limit {finding.limit:.3g}; the journal has every step)")
+
+    roller = roller_of(config, pupil)
+    source = RolloutSource(
+        train, pupil.model, roller, teaching, table, config.run.seed, max_new_tokens=method.max_new_tokens,
+        temperature=method.temperature, student_share=method.student_share, warn=warn,
+    )  # fmt: skip
+    return Lesson(source, judge, roller.close)
+
+
+def table_of(config: TrainingConfig, examples: int) -> TrainTable:
+    """The loop's table: steps as the epochs they are."""
+    if config.train.steps is None:
+        return config.train
+    per_epoch = plan_steps(examples, config.train).per_epoch
+    return config.train.model_copy(update={"epochs": config.train.steps / per_epoch})
+
+
+def ends_of(pupil: Reader) -> frozenset[int]:
+    """All tokens that end the student's answers: the template's and those of its generation_config."""
+    return end_of_turn_ids(pupil.tokenizer) | end_ids(pupil.model.model)
+
+
+def roller_of(config: TrainingConfig, pupil: Reader) -> Roller:
+    """The engine that writes the student's answers."""
+    table, model, ends = config.method, pupil.model.model, ends_of(pupil)
+    if table.engine == "local":
+        return LocalRoller(model, ends, precision=table.writer)
+    if table.engine == "llama.cpp":
+        from tutelage.train.rollout_llamacpp import LlamaCppRoller
+
+        room = min(pupil.model.limit, config.data.max_tokens + table.max_new_tokens)
+        return LlamaCppRoller(model, slots=min(config.train.batch_size, 16), tokens_per_slot=room, ends=ends)
+    from tutelage.train.rollout_server import SglangRoller, VllmRoller
+
+    folder = Path(table.engine_folder or "")
+    if table.engine == "vllm":
+        return VllmRoller(table.engine_url or "", table.engine_model or "", folder, model, ends)
+    return SglangRoller(table.engine_url or "", folder, model, ends)
+
+
+def roles_of(config: TrainingConfig, teaching: Teaching) -> tuple[Role, ...]:
+    """What a loss token counts as: a divergence beside the text counts for whoever wrote that, too."""
+    return (teaching.role, Role.TEXT_TARGET) if config.method.text_weight else (teaching.role,)

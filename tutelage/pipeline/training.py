@@ -1,0 +1,214 @@
+"""Training on conversations, stage by stage: terms, data, student, signals, train, ship. torch is imported when it runs."""
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from tutelage.canon import canonical, digest_bytes, digest_file, digest_of
+from tutelage.collect.conversations import Talks, read_talks, split, stored_talks
+from tutelage.errors import DataError, TermsError
+from tutelage.jsonl import pretty, read_lines, write_lines, write_whole
+from tutelage.pipeline.gate_training import TrainingGate, base_in, is_recorded, may_train, require_training
+from tutelage.pipeline.run import Done, Facts, Run
+from tutelage.pipeline.session import today
+from tutelage.pipeline.talks import AUTHORS, BEFORE, TALKS, texts_in
+from tutelage.store.store import Store
+from tutelage.training_config import TrainingConfig
+
+STUDENT = "student"
+
+
+class Trained(NamedTuple):
+    """What came of it. Scores in micro-nats a token of held-out conversations: the objective, and cross-entropy of the text;
+    `tokens` are loss tokens by role."""
+
+    loss: str
+    steps: int
+    chosen_step: int
+    examples: int
+    validation_examples: int
+    before_objective_unats: int
+    objective_unats: int
+    before_text_unats: int
+    text_unats: int
+    tokens: dict[str, int]
+    parameters: int
+    base_parameters: int
+
+
+def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
+    """Does what is not done yet; `track` names where the numbers are shown besides. Raises what the stages raise; a stopped run
+    goes on where it stood."""
+    from tutelage.pipeline.stepping import signals, train
+    from tutelage.pipeline.teaching_plan import method_of
+    from tutelage.train.tracking import tracker
+
+    if track:
+        tracker(track)  # what is missing is told now
+    _open(config, run)
+    gate = _check(config, run)
+    method = method_of(config)
+    data = _data(config, run)
+    made = _student(config, run, data)
+    captured = signals(config, method, run, data, made)
+    trained = train(config, method, run, data, made, captured, track)
+    _ship(config, gate, run, made, trained)
+    facts = {**made.facts, **trained.facts}
+    return Trained(*(facts[name] for name in Trained._fields))
+
+
+def _open(config: TrainingConfig, run: Run) -> None:
+    """The resolved configuration into the log. A record does not tell where things lie on somebody's disk."""
+    resolved = config.resolved()
+    for table, key in (("data", "path"), ("data", "collected"), ("teacher", "path"), ("teacher", "lineage"),
+                       ("student", "path"), ("method", "engine_folder")):  # fmt: skip
+        if resolved[table] and resolved[table][key]:
+            resolved[table][key] = Path(resolved[table][key]).name
+    resolved["ship"]["licence_files"] = [Path(path).name for path in resolved["ship"]["licence_files"]]
+    file = pretty(resolved)
+    opened = {"origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest_bytes(file)}
+    run.opened(opened)
+    write_whole(run.folder / "config.json", file)
+
+
+def _check(config: TrainingConfig, run: Run) -> TrainingGate:
+    """The terms stage: nothing is trained before it permits."""
+    gate = may_train(config, today())
+    together = gate.gate.together
+    name = f"terms/{today()}-{together.digest.removeprefix('sha256:')[:12]}.json"
+
+    def work(scratch: Path) -> Facts:
+        require_training(gate, run.folder / name)
+        return {"status": str(together.status), "warnings": list(together.warnings)}
+
+    settings = {"purpose": config.run.purpose, "date": today(), "base": gate.gate.base.subject}
+    inputs = {"registry": gate.gate.standing, "risks": gate.gate.risks}
+    done = run.stage("terms", 1, settings, inputs, (name,), work)
+    for warning in done.facts["warnings"]:
+        run.progress.say(f"terms: warning: {warning}")
+    run.progress.say(f"terms: {together.status} for {config.run.purpose}")
+    return gate
+
+
+def _data(config: TrainingConfig, run: Run) -> Done:
+    """The data stage: every conversation once, with the side of the split it is on, and whose words they are."""
+    table = config.data
+    path = Path(table.path or table.collected or "")
+
+    def work(scratch: Path) -> Facts:
+        found = read_talks(path, table, digest) if table.path else _collected(config, path)
+        parts = split(found.talks, table.validation, config.run.seed)
+        aside = set(parts.validation)
+        rows = [
+            {
+                "id": talk.id,
+                "kind": "validation" if at in aside else "train",
+                "messages": list(talk.messages),
+                "cut": talk.cut,
+                "author": talk.author,
+            }
+            for at, talk in enumerate(found.talks)
+        ]
+        write_lines(run.folder / TALKS, rows)
+        authors = [author._asdict() for author in found.authors]
+        write_whole(run.folder / AUTHORS, canonical({"authors": authors}) + b"\n")
+        if found.bad:
+            run.progress.say(f"data: {len(found.bad)} bad rows skipped, the first at line {found.bad[0].line}")
+        if found.repeated:
+            run.progress.say(f"data: {found.repeated} conversations repeat an earlier one and are taken once")
+        counts = {"train": len(parts.train), "validation": len(parts.validation), "groups": parts.groups}
+        return {**counts, "repeated": found.repeated, "bad_rows": [row.line for row in found.bad]}
+
+    digest = _digest_of_data(path, is_file=table.path is not None)
+    settings = table.model_dump(mode="json", exclude={"path", "collected", "accepted_risk", "max_tokens"})
+    settings |= {"seed": config.run.seed, "collected": table.collected is not None}
+    outputs = (TALKS.as_posix(), AUTHORS.as_posix())
+    done = run.stage("data", 1, settings, {"file": digest}, outputs, work)
+    facts = done.facts
+    run.progress.say(f"data: {facts['train']:,} conversations to train on, {facts['validation']:,} to judge by")
+    return done
+
+
+def _digest_of_data(path: Path, *, is_file: bool) -> str:
+    try:
+        if is_file:
+            return digest_file(path)
+        answers = path / "collect" / "exchanges.jsonl"
+        if is_recorded(path):
+            return digest_file(answers)
+        return digest_of({one.name: digest_file(one) for one in sorted((path / "store").glob("*.seg"))})
+    except OSError as error:
+        raise DataError(
+            f"cannot read {path.absolute()}: {error.strerror}",
+            fix="check data.path or data.collected: it counts from the folder that the command is given in",
+        ) from None
+
+
+def _collected(config: TrainingConfig, folder: Path) -> Talks:
+    """The answers of a collection, or all of a store. Raises `TermsError` for answers that no terms were checked for."""
+    rows = folder / "collect" / "exchanges.jsonl"
+    with Store(folder / "store") as store:
+        if is_recorded(folder):
+            addresses = [row["address"] for row in read_lines(rows)]
+        else:
+            addresses = list(dict.fromkeys(line.value["request_digest"] for line in store.records("exchange")))
+        found = stored_talks(store.pairs(addresses), config.data)
+    if found.unchecked and config.data.accepted_risk is None:
+        raise TermsError(
+            f"no terms were checked for {found.unchecked} of the answers in {folder}",
+            fix="collect them with `tutelage collect`, or let a named person take the risk: data.accepted_risk",
+        )
+    return found
+
+
+def _student(config: TrainingConfig, run: Run, data: Done) -> Done:
+    """The student as a folder of its own, before training."""
+    base, table = base_in(config), config.student
+    needs_text = (
+        table.trim_vocabulary or table.keep == "importance" or bool({"hidden", "neurons", "heads"} & {*table.sizes})
+    )
+
+    def work(scratch: Path) -> Facts:
+        from tutelage.pipeline.pupil import make_pupil
+
+        run.progress.say(f"student: {_words(config)} {base.name}")
+        return make_pupil(config, base.fetch(), texts_in(run.folder), run.folder / BEFORE)
+
+    settings = {
+        **table.model_dump(mode="json", exclude={"path", "accepted_risk", "lora", "licence"}),
+        "seed": config.run.seed if table.start == "random" else 0,
+    }
+    inputs = {"base": base.digest} | ({"data": data.outputs_digest} if needs_text else {})
+    return run.stage("student", 1, settings, inputs, (BEFORE,), work)
+
+
+def _words(config: TrainingConfig) -> str:
+    table = config.student
+    sizes = ", ".join(f"{getattr(table, name)} {name}" for name in table.sizes)
+    kept = f" ({table.keep})" if table.layers else ""
+    return {"whole": "all of", "pruned": f"{sizes}{kept} of", "random": f"at random, {sizes or 'as large as'}"}[
+        table.start
+    ]
+
+
+def _ship(config: TrainingConfig, gate: TrainingGate, run: Run, made: Done, trained: Done) -> Done:
+    """The student's folder, with the notices, the lineage and a card. Raises `TermsError` when a condition is not met."""
+    folder = run.folder
+
+    def work(scratch: Path) -> Facts:
+        from tutelage.pipeline.pupil import ship_pupil
+
+        extras = scratch / "extras"
+        shutil.rmtree(extras, ignore_errors=True)
+        return ship_pupil(config, gate, folder, extras, made.facts | trained.facts)
+
+    table = {
+        "name": config.run.name,
+        "purpose": config.run.purpose,
+        "commercial": config.ship.commercial,
+        "monthly_users": config.ship.monthly_users,
+        "licence_files": [digest_file(Path(name)) for name in config.ship.licence_files],
+    }
+    inputs = {"train": trained.outputs_digest, "student": made.outputs_digest}
+    inputs |= {"terms": gate.gate.standing, "risks": gate.gate.risks}
+    return run.stage("ship", 1, table, inputs, (STUDENT,), work)

@@ -1,0 +1,79 @@
+"""The card of a student trained on conversations: what it was made of, how, and how near it came. Pure.
+
+Metadata keys are those of the Hugging Face Hub (hub-docs, modelcard.md), as in `ship.card`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+from tutelage.ship.card import Front, licence_front
+from tutelage.ship.words import UNKNOWN, code, plain, table
+
+
+class Told(NamedTuple):
+    """What the card tells. `sources` are rows of `train/sources.json`; `facts` those of the stages student and train, scores in
+    micro-nats a token; `teacher` is empty for training on text alone."""
+
+    name: str
+    purpose: str
+    base: str
+    base_licence: str
+    teacher: str
+    loss: str
+    signal: str
+    prefix: str
+    sources: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any]
+
+
+def training_card(told: Told, displays: Sequence[str]) -> str:
+    """Markdown with YAML front matter. `displays` are lines that a licence asks to be shown."""
+    front = yaml.dump(_metadata(told), Dumper=Front, sort_keys=False, allow_unicode=True, width=1_000_000)
+    facts = told.facts
+    taught = f", taught by {plain(told.teacher)}" if told.teacher else ""
+    body = [
+        f"# {plain(told.name) or UNKNOWN}",
+        *(f"**{plain(line)}**" for line in displays if plain(line)),
+        f"{facts['parameters']:,} parameters, made from {plain(told.base)} ({facts['base_parameters']:,}){taught}. "
+        f"Made for the purpose {code(told.purpose)}.",
+        "## How it was trained",
+        f"{code(told.loss)} on {told.prefix}, signal {code(told.signal)}; {facts['steps']:,} steps on "
+        f"{facts['examples']:,} conversations, the weights of step {facts['chosen_step']:,} kept.",
+        f"## How near it came, in nats a token of {facts['validation_examples']:,} conversations set aside",
+        table(("", "before", "after"), [_row("objective", facts), _row("text", facts)]),
+        "The weights were chosen by these figures, so they flatter a little.",
+        "## What was taken from whom",
+        table(("source", "licence", "role", "conversations", "loss tokens"), [_source(row) for row in told.sources]),
+        "TERMS.md and NOTICE have the terms, lineage.json all ancestors. What a source was itself made from is unknown "
+        "unless it is listed there.",
+    ]
+    return f"---\n{front}---\n\n" + "\n\n".join(body) + "\n"
+
+
+def _metadata(told: Told) -> dict[str, Any]:
+    method = {"loss": told.loss, "signal": told.signal, "prefix": told.prefix, "teacher": told.teacher or "none"}
+    return {
+        **licence_front(told.base_licence, ""),
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["distillation", "tutelage"] if told.teacher else ["tutelage"],
+        "distillation": {**method, "purpose": told.purpose, "base": told.base},
+    }
+
+
+def _row(what: str, facts: Mapping[str, Any]) -> tuple[str, str, str]:
+    before, after = facts[f"before_{what}_unats"], facts[f"{what}_unats"]
+    name = "cross-entropy of the text" if what == "text" else "what was made small"
+    return name, f"{before / 1e6:.4f}", f"{after / 1e6:.4f}"
+
+
+def _source(row: Mapping[str, Any]) -> tuple[str, str, str, str, str]:
+    return (
+        plain(row["teacher"]),
+        plain(row["licence"]) or UNKNOWN,
+        row["role"],
+        f"{row['examples']:,}",
+        f"{row['loss_tokens']:,}",
+    )
