@@ -4,9 +4,12 @@ Same weights (SmolLM2-135M, a student of its first 10 layers), questions, answer
 without padding; every side runs in a process of its own, sides alternate, medians are taken over steps and rounds.
 Parts: `live` (teacher computed in the step, against GKDTrainer off-policy), `cached` (signals from a cache, against the
 same), `onpolicy` (rollouts of 128 tokens and reverse KL, against DistillationTrainer; once more with a student that writes with
-weights rounded to 8 bits). `--data` is a JSON Lines file with `question` and `answer`, for instance GSM8K's; without it
-film-review sentences are continued. bfloat16 is measured where the CPU multiplies it natively, or when `--precision` asks
-for it. Results are merged into `benchmarks/results/train_step.json`; the last line printed is that object.
+weights rounded to 8 bits), `rollout` (`benchmarks/rollout.py`: as a fraction of llama.cpp's own batched rate at float32),
+`bf16-loss` (one step of both in bfloat16, also where the CPU only emulates it: its first loss, no times).
+
+`--data` is a JSON Lines file with `question` and `answer`, for instance GSM8K's; without it film-review sentences are
+continued. bfloat16 is measured where the CPU multiplies it natively, or when `--precision` asks for it. Results are merged
+into `benchmarks/results/train_step.json`, whose first figures are of the precision that the CPU has; it is the last line.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +29,11 @@ from tutelage.hardware import describe, has_native_bf16
 
 RESULT = Path(__file__).parent / "results" / "train_step.json"
 ROOT = Path(__file__).parent.parent
+PARTS = ("live", "cached", "onpolicy", "rollout", "bf16-loss")
+FIRST = (
+    "live_ratio", "cached_ratio", "memory_ratio", "onpolicy_ratio", "trl_tokens_per_s", "ours_live_tokens_per_s", "mfu_live",
+    "mfu_cached",
+)  # fmt: skip
 PARAMETERS = {"teacher": 134_515_008, "student": 63_707_904}
 
 
@@ -61,7 +70,7 @@ def measure(precision: str, chosen: argparse.Namespace) -> dict[str, Any]:
     }
     taken: dict[str, list[dict[str, Any]]] = {}
     for _ in range(chosen.rounds):
-        for module, what in (one for part in chosen.part for one in sides[part]):
+        for module, what in (one for part in chosen.part for one in sides.get(part, ())):
             taken.setdefault(f"{module}:{what}", []).append(side(module, what, precision, chosen))
     found = {name: together(rounds) for name, rounds in taken.items()}
     figures: dict[str, Any] = {}
@@ -85,10 +94,27 @@ def measure(precision: str, chosen: argparse.Namespace) -> dict[str, Any]:
             "onpolicy_ratio": round(ours["tokens_per_s"] / trl["tokens_per_s"], 2),
             "onpolicy_int8_ratio": round(found["ours:onpolicy-int8"]["tokens_per_s"] / trl["tokens_per_s"], 2),
             "onpolicy_memory_ratio": round(ours["peak_gb"] / trl["peak_gb"], 2),
-            "rollout_fraction": ours["rollout_fraction"],
+            "rollout_time_share": ours["rollout_time_share"],
             "rollout_tokens_per_s": ours["rollout_tokens_per_s"],
         }
     return figures | {"sides": found}
+
+
+def first_loss_apart(precision: str, chosen: argparse.Namespace) -> float:
+    """How far our first loss lies from TRL's, as a share of it."""
+    one_step = argparse.Namespace(**{**vars(chosen), "steps": 1})
+    theirs, ours = (side(module, "live", precision, one_step)["first_loss"] for module in ("trl_side", "ours"))
+    return abs(ours / theirs - 1)
+
+
+def rollout_fraction(chosen: argparse.Namespace) -> float:
+    """Our rollouts' rate, refresh included, over llama.cpp's own at the same precision."""
+    with tempfile.TemporaryDirectory() as scratch:
+        out = Path(scratch) / "rollout.json"
+        command = [sys.executable, "benchmarks/rollout.py", "--kinds", "F32", "--rounds", "3", "--out", str(out)]
+        command += ["--data", str(chosen.data)] if chosen.data else []
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        return json.loads(out.read_bytes())["ratio_same_precision"]
 
 
 def matmul_gflops(precision: str) -> float:
@@ -121,23 +147,31 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs") / "bench-train")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument(
-        "--part", nargs="+", choices=("live", "cached", "onpolicy"), default=["live", "cached", "onpolicy"]
-    )
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--precision", nargs="+", choices=("float32", "bfloat16"))
     chosen = parser.parse_args()
     chosen.data, chosen.cache = chosen.data and chosen.data.resolve(), chosen.cache.resolve()
     found: dict[str, Any] = json.loads(RESULT.read_bytes()) if RESULT.exists() else {}
-    for precision in chosen.precision or ["float32", *(["bfloat16"] if has_native_bf16() else [])]:
+    precisions = chosen.precision or ["float32", *(["bfloat16"] if has_native_bf16() else [])]
+    for precision in precisions if {"live", "cached", "onpolicy"} & {*chosen.part} else ():
         peak = matmul_gflops(precision)
         figures = measure(precision, chosen)
         figures |= utilisation(figures, peak) | {"matmul_gflops": peak}
         found[precision] = found.get(precision, {}) | figures
         found[precision]["at"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if "rollout" in chosen.part:
+        found["rollout_fraction"] = rollout_fraction(chosen)
+    if "bf16-loss" in chosen.part:
+        found["loss_rel_diff_bf16"] = first_loss_apart("bfloat16", chosen)
+    if "loss_rel_diff" in found.get("float32", {}):
+        found["loss_rel_diff_fp32"] = found["float32"]["loss_rel_diff"]
+    found["precision"] = "bfloat16" if "bfloat16" in found else "float32"
+    found |= {name: found[found["precision"]].get(name) for name in FIRST}
     found["machine"] = describe()
     packages = ("tutelage", "torch", "transformers", "trl")
     found["versions"] = {"python": platform.python_version()} | {name: version(name) for name in packages}
     found["data"] = chosen.data.name if chosen.data else "film-review-sentences"
+    found = {name: found[name] for name in sorted(found, key=lambda name: isinstance(found[name], dict))}
     RESULT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found))
 

@@ -195,7 +195,7 @@ def onpolicy(device: str, tiny: bool, peak: float) -> dict[str, Any]:
         tokens = len(ids_T)
 
     seconds = timed(step, device, 3)
-    return {"tokens_per_s": round(tokens / seconds), "rollout_fraction": round(writing / 4 / seconds, 2)}
+    return {"tokens_per_s": round(tokens / seconds), "rollout_time_share": round(writing / 4 / seconds, 2)}
 
 
 def main() -> None:

@@ -115,7 +115,7 @@ def main() -> None:
     total = sum(seconds for seconds, _ in clock.steps)
     said(
         rates=clock.rates(), peak_gb=round(peak[0], 2), first_loss=losses[0], loss_tokens=result.loss_tokens,
-        rollout_fraction=round(roller.seconds / total, 3),
+        rollout_time_share=round(roller.seconds / total, 3),
         rollout_tokens_per_s=round(roller.tokens / roller.seconds, 1) if roller.seconds else None,
     )  # fmt: skip
 

@@ -23,4 +23,4 @@ def test_it_runs_with_torch_and_transformers_alone() -> None:
     for loss in ("forward-kl", "reverse-kl", "jsd"):
         assert found["kernel"][loss]["gradient_off"] < 1e-5
     assert found["mfu"]["tokens_per_s"] > 0
-    assert 0 < found["onpolicy"]["rollout_fraction"] < 1
+    assert 0 < found["onpolicy"]["rollout_time_share"] < 1

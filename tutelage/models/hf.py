@@ -7,6 +7,7 @@ computed once. Longer answers are decoded step by step in a left-padded batch wi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +246,7 @@ class Decoding:
                 input_ids=ids_B1,
                 attention_mask=self._mask_BT,
                 position_ids=self._mask_BT.sum(1, keepdim=True) - 1,
-                past_key_values=self._cache,
+                **cache_argument(self._model._model, self._cache),
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
@@ -292,7 +293,12 @@ class _Prefixes:
                 best, size = entry, fits
         if len(learnable) >= size + _PREFIX_GAIN_TOKENS:
             cache: Any = DynamicCache()
-            self._model(input_ids=torch.tensor([learnable]), past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self._model(
+                input_ids=torch.tensor([learnable]),
+                **cache_argument(self._model, cache),
+                use_cache=True,
+                logits_to_keep=1,
+            )
             best, size = (learnable, [(layer.keys, layer.values) for layer in cache.layers]), len(learnable)
         if best is None:
             return 0, None
@@ -320,10 +326,15 @@ def _packed(model: Any, prompts: Sequence[tuple[int, ...]], shared: int, cache: 
         input_ids=ids_1T,
         attention_mask=mask_11TT,
         position_ids=positions_1T,
-        past_key_values=cache,
+        **cache_argument(model, cache),
         use_cache=cache is not None,
         logits_to_keep=sizes_B.cumsum(0) - 1,
     ).logits[0]
+
+
+def cache_argument(model: Any, cache: DynamicCache | None) -> dict[str, Any]:
+    """The cache under the name that this model's `forward` knows it by: transformers renamed it, architecture by architecture."""
+    return {"cache" if "cache" in signature(model.forward).parameters else "past_key_values": cache}
 
 
 def _padded(
@@ -337,7 +348,7 @@ def _padded(
         input_ids=ids_BT,
         attention_mask=mask_BT,
         position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
+        **cache_argument(model, cache),
         use_cache=cache is not None,
         logits_to_keep=1,
     ).logits
@@ -356,7 +367,7 @@ def _packing_agrees(model: Any) -> bool:
     alone_BV = torch.cat([_padded(model, [prompt], None)[0] for prompt in prompts]).float()
     try:
         cache = DynamicCache()
-        model(input_ids=torch.tensor([prompts[0][:3]]), past_key_values=cache, use_cache=True)
+        model(input_ids=torch.tensor([prompts[0][:3]]), **cache_argument(model, cache), use_cache=True)
         packed_BV = _packed(model, prompts, 3, cache).float()
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError):
         return False  # an architecture with another kind of cache or mask

@@ -126,6 +126,11 @@ def read_record(run: Path) -> Recorded:
             latest[entry.stage] = entry
         elif entry.kind == "opened":
             opened = entry.facts["config"]
+    if "train" in latest and "curate" not in latest:
+        raise ConfigError(
+            f"{run} was made by `tutelage train`: only runs of `tutelage run` can be replayed",
+            fix="`tutelage verify` checks its record; training it again by its run file shows the rest",
+        )
     if missing := [stage for stage in STAGES if stage not in latest]:
         raise ConfigError(f"{run} has not come through {missing[0]} yet", fix="finish the run first")
     if "numerics" not in latest["train"].facts:

@@ -12,6 +12,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from tutelage.errors import ConfigError
+from tutelage.models.hf import cache_argument
 from tutelage.train.rollout import GREEDY, Rollout, check, context_tokens, end_ids
 from tutelage.train.rollout_fast import PRECISIONS, FastDecoder, Precision, Weights, laid_out
 
@@ -60,7 +61,7 @@ class PlainDecoder:
             input_ids=ids_BT,
             attention_mask=self._mask_BT,
             position_ids=places_BT,
-            past_key_values=self._cache,
+            **cache_argument(self._model, self._cache),
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]

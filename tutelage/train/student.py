@@ -1,6 +1,7 @@
 """Making the student: the base model cut in depth to its first layers, with its tokenizer and a template of its own."""
 
 import contextlib
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,9 +90,10 @@ def _load_base(source: Path) -> tuple[Any, Any]:
             chosen["quantization_config"] = GgufConfig(dequantize=True)
         else:
             chosen["use_safetensors"] = True
-        base = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **chosen
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # de-quantising shows a bar whatever the settings
+            base = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **chosen
+            )
     except (OSError, ValueError, KeyError) as error:
         raise ResourceError(
             f"{source} cannot be loaded: {error}",
