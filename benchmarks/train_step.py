@@ -2,10 +2,11 @@
 
 Same weights (SmolLM2-135M, a student of its first 10 layers), questions, answers, precision and batches of 4, tokens counted
 without padding; every side runs in a process of its own, sides alternate, medians are taken over steps and rounds.
-Parts: `live` (teacher computed in the step, against GKDTrainer off-policy), `cached` (signals from a cache, against the
-same), `onpolicy` (rollouts of 128 tokens and reverse KL, against DistillationTrainer; once more with a student that writes with
-weights rounded to 8 bits), `rollout` (`benchmarks/rollout.py`: as a fraction of llama.cpp's own batched rate at float32),
-`bf16-loss` (one step of both in bfloat16, also where the CPU only emulates it: its first loss, no times).
+Parts: `live` (teacher computed in the step, against GKDTrainer off-policy), `cached` (signals of threshold sampling read from a
+cache on the disk, against the same), `onpolicy` (rollouts of 128 tokens and reverse KL, against DistillationTrainer; once more
+with a student that writes with weights rounded to 8 bits), `rollout` (`benchmarks/rollout.py`: as a fraction of llama.cpp's
+own batched rate at float32), `bf16-loss` (one step of both in bfloat16, also where the CPU only emulates it: its first loss,
+no times).
 
 `--data` is a JSON Lines file with `question` and `answer`, for instance GSM8K's; without it film-review sentences are
 continued. bfloat16 is measured where the CPU multiplies it natively, or when `--precision` asks for it. Results are merged
@@ -69,6 +70,8 @@ def measure(precision: str, chosen: argparse.Namespace) -> dict[str, Any]:
         "onpolicy": (("trl_side", "onpolicy"), ("ours", "onpolicy"), ("ours", "onpolicy-int8")),
     }
     taken: dict[str, list[dict[str, Any]]] = {}
+    if "cached" in chosen.part:
+        side("ours", "capture", precision, chosen)
     for _ in range(chosen.rounds):
         for module, what in (one for part in chosen.part for one in sides.get(part, ())):
             taken.setdefault(f"{module}:{what}", []).append(side(module, what, precision, chosen))

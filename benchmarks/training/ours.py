@@ -1,4 +1,5 @@
-"""Our side: `python -m benchmarks.training.ours live|cached|onpolicy|onpolicy-int8`."""
+"""Our side: `python -m benchmarks.training.ours live|capture|cached|onpolicy|onpolicy-int8`; `cached` reads what `capture`
+wrote."""
 
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from benchmarks.training.common import (
     LEARNING_RATE,
     LIMIT_TOKENS,
     NEW_TOKENS,
+    TEMPLATE,
     Clock,
     arguments,
     conversations,
@@ -19,13 +21,15 @@ from benchmarks.training.common import (
     said,
     weights,
 )
+from tutelage.canon import digest_bytes, digest_of
 from tutelage.config import TrainTable
 from tutelage.losses.catalogue import make
-from tutelage.losses.chunked import Part
 from tutelage.models.causal import Causal
 from tutelage.models.kernels import economical
-from tutelage.records import Role
-from tutelage.signals import Sparse
+from tutelage.progress import Quiet
+from tutelage.store.signal_kinds import Threshold
+from tutelage.store.signals import Identity, SignalCache, SignalWriter
+from tutelage.train.capture import capture
 from tutelage.train.examples import Example
 from tutelage.train.loop import choose_trainable, precision, take
 from tutelage.train.memory import Fit
@@ -33,21 +37,25 @@ from tutelage.train.offpolicy import DataSource
 from tutelage.train.onpolicy import RolloutSource
 from tutelage.train.rollout_local import LocalRoller
 from tutelage.train.step import clear
-from tutelage.train.teaching import LiveTeacher, Passage
+from tutelage.train.teaching import CachedTeacher, LiveTeacher
 
 
-class Kept:
-    """A cache's signals, ready in memory: 8 ids a position, as threshold sampling keeps on average."""
+def identity(some: tuple[Example, ...], vocabulary: int) -> Identity:
+    """Of a cache of these examples: both sides have the same tokenizer and template."""
+    one = digest_bytes(b"SmolLM2")
+    return Identity(
+        kind=Threshold(1 / 50), teacher=one, tokenizer=one, student_tokenizer=one, template=digest_bytes(TEMPLATE.encode()),
+        dataset=digest_of([example.key for example in some]), sampling="as given", logprobs="raw", vocabulary=vocabulary,
+    )  # fmt: skip
 
-    role = Role.SOFT_TARGET
 
-    def __init__(self) -> None:
-        self._loss, self._draw = make("sparse-forward-kl"), torch.Generator().manual_seed(1)
-
-    def parts(self, passage: Passage) -> tuple[Part, ...]:
-        size = (len(passage.positions_N), 8)
-        ids_NK = torch.randint(0, 49_000, size, generator=self._draw)
-        return (Part(self._loss, Sparse(ids_NK, torch.full(size, 1 / 8))),)
+def keep_signals(some: tuple[Example, ...], teacher_folder: Path, out: Path) -> None:
+    """Threshold sampling of every example, on the disk."""
+    teacher = Causal.load(teacher_folder)
+    columns = len(teacher.head().weight_VD)
+    with SignalWriter(out, identity(some, columns)) as writer:
+        capture(some, teacher, columns, writer, Quiet())
+    said(rates=[0.0], peak_gb=0.0, bytes_per_token=round(writer.bytes / writer.positions, 1))
 
 
 class TimedRoller(LocalRoller):
@@ -81,15 +89,20 @@ def main() -> None:
     chosen = arguments()
     with peak_gb() as peak:
         teacher_folder, student_folder = weights(chosen.cache)
+        some = examples(chosen, student_folder)
+        signals = chosen.cache / f"signals-{len(some)}-{digest_of([example.key for example in some])[-12:]}"
+        if chosen.what == "capture":
+            keep_signals(some, teacher_folder, signals)
+            return
         table = TrainTable(epochs=1.0, batch_size=BATCH, learning_rate=LEARNING_RATE, train_embeddings=True)
         student = Causal.load(student_folder)
         economical(student.model)
         choose_trainable(student, table)
         student.model.train()
-        some = examples(chosen, student_folder)
         roller = TimedRoller(student.model, precision="int8" if chosen.what == "onpolicy-int8" else "own")
         if chosen.what == "cached":
-            source: Any = DataSource(some, Kept(), table, 0)
+            kept = SignalCache(signals, identity(some, len(student.head().weight_VD)))
+            source: Any = DataSource(some, CachedTeacher(kept, make("sparse-forward-kl")), table, 0)
         else:
             teacher = Causal.load(teacher_folder)
             economical(teacher.model)
