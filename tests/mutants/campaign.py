@@ -2,7 +2,7 @@
 the copy is chosen: it loads what is slow to load once and forks.
 
 Reads {"preload": modules, "jobs": [[name, file, old, new, tests], …]} from its standard input, `file` empty for a copy without
-a mistake; prints a line of JSON for each job: its name, pytest's exit code (−1 when time ran out) and the end of what it said.
+a mistake; prints a line of JSON for each job: its name, pytest's exit code (−1 when time ran out), seconds and the end of what it said.
 """
 
 import importlib
@@ -16,10 +16,12 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 300.0
-OPTIONS = ("-q", "-x", "-m", "not gpu", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line", "-c", "pyproject.toml")
+OPTIONS = ("-q", "-x", "-m", "not gpu", "-p", "no:cacheprovider", "-p", "no:xdist", "--tb=line", "--disable-warnings",
+           "-c", "pyproject.toml")  # fmt: skip
 
 
 def main() -> None:
@@ -29,12 +31,14 @@ def main() -> None:
     for module in asked["preload"]:
         importlib.import_module(module)
     for name, file, old, new, tests in asked["jobs"]:
+        begun = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
             scratch = Path(folder)
             copy(scratch, file, old, new)
             code = in_a_fork(scratch, tests)
             said = (scratch / "said").read_text(errors="replace")[-1500:]
-        print(json.dumps({"name": name, "code": code, "said": said}), flush=True)
+        took_s = round(time.monotonic() - begun, 1)
+        print(json.dumps({"name": name, "code": code, "took_s": took_s, "said": said}), flush=True)
 
 
 def copy(scratch: Path, file: str, old: str, new: str) -> None:
@@ -61,6 +65,8 @@ def in_a_fork(scratch: Path, tests: list[str]) -> int:
         os.chdir(scratch)
         os.environ["PYTHONPATH"] = str(scratch)
         sys.path.insert(0, str(scratch))
+        settings.register_profile("mutant", database=None, derandomize=True)  # no luck, and nothing left behind
+        settings.load_profile("mutant")
         code = 3
         try:
             code = int(pytest.main([*OPTIONS, *tests]))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutants.planted import PLANTED, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.planted import PLANTED
 
 ROOT = Path(__file__).parents[2]
 IDS = [f"{mutant.trap}-{at}" for at, mutant in enumerate(PLANTED)]

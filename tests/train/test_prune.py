@@ -77,7 +77,8 @@ def test_any_neurons_and_heads_cut_are_as_if_they_said_nothing(data: st.DataObje
         for layer, stay, (group,) in zip(silent.model.layers, neurons, groups, strict=True):
             layer.mlp.down_proj.weight[:, [at for at in range(12) if at not in stay]] = 0
             layer.self_attn.o_proj.weight.unflatten(1, (2, -1))[:, 1 - group] = 0
-    assert torch.allclose(logits(smaller), logits(silent), atol=1e-5)
+    # in float64, since a norm behind one neuron alone blows up rounding
+    assert torch.allclose(logits(smaller.double()), logits(silent.double()), atol=1e-5)
 
 
 @pytest.mark.parametrize(

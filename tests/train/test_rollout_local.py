@@ -108,11 +108,13 @@ def test_trap_c6_each_of_several_end_tokens_ends_an_answer() -> None:
     model = student()
     free = write(LocalRoller(model, frozenset([VOCABULARY])))
     assert not any(found.finished for found in free)
-    ends = frozenset([free[0].ids[4], free[2].ids[9]])
-    for found, whole in zip(write(LocalRoller(model, ends)), free, strict=True):
+    ends = frozenset([free[0].ids[2], free[1].ids[5]])
+    found = write(LocalRoller(model, ends))
+    for own, whole in zip(found, free, strict=True):
         at = next((at for at, token in enumerate(whole.ids) if token in ends), None)
-        assert found.finished == (at is not None)
-        assert found.ids == whole.ids[: None if at is None else at + 1]
+        assert own.finished == (at is not None)
+        assert own.ids == whole.ids[: None if at is None else at + 1]
+    assert {own.ids[-1] for own in found if own.finished} == ends and len(ends) == 2
 
 
 def test_trap_c9_a_cut_answer_has_no_end_token_made_up() -> None:

@@ -20,15 +20,19 @@ from tutelage.config import TrainTable
 from tutelage.errors import DataError
 from tutelage.losses.catalogue import make
 from tutelage.models.causal import Causal
+from tutelage.progress import Quiet
 from tutelage.records import Exchange, Message, Request
 from tutelage.redact import Secrets
+from tutelage.store.signal_kinds import TopKTail
+from tutelage.store.signals import Identity, SignalCache, SignalWriter
 from tutelage.store.store import Store
+from tutelage.train.capture import capture
 from tutelage.train.examples import CUT, Example, render
 from tutelage.train.loop import choose_trainable, plan_steps, precision, take
 from tutelage.train.lora import add_lora
 from tutelage.train.memory import Fit
-from tutelage.train.offpolicy import DataSource
-from tutelage.train.teaching import LiveTeacher, Teaching, Together, Words
+from tutelage.train.offpolicy import DataSource, passage_of
+from tutelage.train.teaching import LiveTeacher, ScoringTeacher, Teaching, Together, Words
 from tutelage.train.vocabulary import token_ids_by_bytes
 from tutelage.training_config import ConversationsTable
 
@@ -139,6 +143,45 @@ def test_trap_b10_a_live_teacher_is_deterministic_and_out_of_the_graph() -> None
     assert one[0] == other[0] and torch.equal(one[1], other[1])
     assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
     assert one[0] == pytest.approx(step(Causal(small_student()), distilling())[0], rel=1e-6)
+
+
+def test_trap_b10_what_a_teacher_scores_or_is_captured_with_has_no_dropout(tmp_path: Path) -> None:
+    """Both in training mode, with dropout that would show; against transformers' own forward pass without it."""
+    plain = small_student(seed=5)
+    expected = []
+    with torch.no_grad():
+        for row in ROWS:
+            logp_TV = plain(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
+            expected.append(logp_TV[torch.tensor(row.targets) - 1])
+    passage = passage_of(ROWS, drawn=[[-1.0] * len(row.targets) for row in ROWS])
+    scoring = ScoringTeacher(Causal(small_student(seed=5, attention_dropout=0.5).train()), make("sampled-reverse-kl"))
+    (part,) = scoring.parts(passage)
+    wanted_N = torch.cat(expected).gather(1, passage.target_ids_N[:, None])[:, 0]
+    assert torch.allclose(part.signal.logp_N, wanted_N, atol=1e-4)
+    identity = Identity(TopKTail(61), *["sha256:x"] * 7, vocabulary=61)
+    with SignalWriter(tmp_path, identity) as writer:
+        capture(ROWS, Causal(small_student(seed=5, attention_dropout=0.5).train()), 61, writer, Quiet())
+    cache = SignalCache(tmp_path, identity)
+    for row, logp_NV in zip(ROWS, expected, strict=True):
+        signal: Any = cache.read(torch.tensor(row.ids)).signal
+        assert torch.allclose(signal.logp_NK, logp_NV.gather(1, signal.ids_NK), atol=1 / 128)
+
+
+def test_trap_d7_a_teacher_with_a_padded_head_teaches_the_same() -> None:
+    """64 columns that are no tokens, as likely as any: loss, gradient and scores are those of the teacher without them."""
+    plain, padded = small_student(seed=5), small_student(seed=6, vocab_size=125)
+    with torch.no_grad():
+        for narrow, wide in zip(plain.parameters(), padded.parameters(), strict=True):
+            wide[: len(narrow)] = narrow
+    passage = passage_of(ROWS, drawn=[[-1.0] * len(row.targets) for row in ROWS])
+    steps, scores = [], []
+    for teacher in (plain, padded):
+        steps.append(step(Causal(small_student()), LiveTeacher(Causal(teacher), make("forward-kl"), 61)))
+        (part,) = ScoringTeacher(Causal(teacher), make("sampled-reverse-kl"), 61).parts(passage)
+        scores.append(part.signal.logp_N)
+    assert steps[0][0] == pytest.approx(steps[1][0], rel=1e-5)
+    assert torch.allclose(steps[0][1], steps[1][1], atol=1e-6)
+    assert torch.allclose(*scores, atol=1e-5)
 
 
 def test_trap_b11_a_small_step_is_not_lost_to_half_precision(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,15 +30,26 @@ def rows() -> Iterator[Row]:
             yield Row(trap, set(re.findall(r"`([a-z_/0-9]+)`", tests)), tests, mark == "M")
 
 
-def named() -> dict[str, set[str]]:
-    """For each trap the test files that hold a test named after it."""
-    found: dict[str, set[str]] = {trap: set() for trap in TRAPS}
+@cache
+def trap_tests() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """File below tests/ without its ending, name and traps of every test that is named after some, of tables A to E: F is about
+    claims, and not here."""
+    found = []
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (name := NAMED.match(node.name)):
-                for trap in name[1].upper().strip("_").split("_"):
-                    if trap in found:  # table F is about claims, and not here
-                        found[trap].add(path.relative_to(ROOT / "tests").with_suffix("").as_posix())
+                traps = tuple(trap for trap in name[1].upper().strip("_").split("_") if trap in TRAPS)
+                if traps:
+                    found.append((path.relative_to(ROOT / "tests").with_suffix("").as_posix(), node.name, traps))
+    return tuple(found)
+
+
+def named() -> dict[str, set[str]]:
+    """For each trap the test files that hold a test named after it."""
+    found: dict[str, set[str]] = {trap: set() for trap in TRAPS}
+    for file, _, traps in trap_tests():
+        for trap in traps:
+            found[trap].add(file)
     return found
 
 
@@ -49,3 +61,10 @@ def test_every_trap_has_its_line_and_every_line_its_test() -> None:
         assert row.files or row.words.startswith("cannot happen: "), row.trap
         assert row.planted == any(mutant.trap == row.trap for mutant in PLANTED), row.trap
         assert row.planted == bool(row.files), f"{row.trap}: no mistake is planted"
+
+
+def test_every_test_of_a_trap_has_a_mistake_that_it_must_notice() -> None:
+    """One that passes whatever is done to the code would cover nothing."""
+    covered = {mutant.test for mutant in PLANTED}
+    idle = [name for file, name, _ in trap_tests() if f"tests/{file}.py::{name}" not in covered]
+    assert not idle, f"no mistake is planted for {', '.join(idle)}"
