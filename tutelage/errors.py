@@ -25,7 +25,12 @@ class TutelageError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        return f"{self.message}\n  fix: {self.fix}"
+        return f"{_shown(self.message)}\n  fix: {_shown(self.fix)}"
+
+
+def _shown(text: str) -> str:
+    """For a terminal: what others wrote and an error quotes moves no cursor and changes no colour."""
+    return "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in text)
 
 
 class ConfigError(TutelageError, ValueError):

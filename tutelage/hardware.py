@@ -34,6 +34,18 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def free_memory() -> int:
+    """Bytes that can still be taken, within the limit of a container (Linux, cgroup v2) where there is one."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = (Path("/sys/fs/cgroup", name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
+    except (OSError, ValueError):
+        return free
+
+
 def describe() -> dict[str, str]:
     """CPU, cores, memory, system: strings for records and reports."""
     import psutil

@@ -10,10 +10,10 @@ from transformers import AutoTokenizer
 from tests.models.tiny import save_tiny
 from tutelage.canon import digest_of
 from tutelage.config import TrainTable
-from tutelage.errors import SignalError
+from tutelage.errors import Interrupted, SignalError
 from tutelage.losses.catalogue import make
 from tutelage.models.causal import Causal
-from tutelage.progress import Quiet
+from tutelage.progress import Quiet, Stop
 from tutelage.signals.joining import joined
 from tutelage.signals.types import NO_TAIL, TopK
 from tutelage.store.signal_kinds import Draws, Full, HiddenStates, Kind, Threshold, TopKTail
@@ -62,6 +62,29 @@ def gradients(folder: Path, examples: tuple[Example, ...], teaching: Teaching) -
     source = DataSource(examples, teaching, TrainTable(epochs=1.0, batch_size=len(examples)), 0)
     take(student, source, range(len(examples)), Fit(None), 1e9, precision("float32"))
     return torch.cat([p.grad.flatten() for p in student.model.parameters() if p.grad is not None])
+
+
+def test_a_stopped_capture_keeps_what_it_has_and_ends_in_the_same_rows(
+    folder: Path, examples: tuple[Example, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.train.capture.PASS_TOKENS", 1)  # a sequence a pass
+    teacher, stop, kind = teacher_of(folder), Stop(), Threshold(1 / 50)
+    stop.set()
+    with SignalWriter(tmp_path / "parts", identity(kind)) as writer, pytest.raises(Interrupted):
+        capture(examples, teacher, VOCABULARY, writer, Quiet(), stop=stop)
+    assert 0 < writer.positions < sum(len(example.targets) for example in examples)
+    for name in ("parts", "whole"):
+        with SignalWriter(tmp_path / name, identity(kind)) as writer:
+            capture(examples, teacher, VOCABULARY, writer, Quiet(), stop=Stop())
+    caches = [SignalCache(tmp_path / name, identity(kind)) for name in ("parts", "whole")]
+    for example in examples:
+        parts, whole = (
+            cache.read(torch.tensor(example.ids), torch.tensor(example.targets) - 1).signal for cache in caches
+        )
+        dense = [
+            torch.zeros(len(one), VOCABULARY).scatter_add_(1, one.ids_NK, one.weights_NK) for one in (parts, whole)
+        ]
+        assert torch.equal(*dense)
 
 
 @pytest.mark.parametrize(

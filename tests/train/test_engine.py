@@ -18,6 +18,7 @@ from transformers import (
 from tests.train.conftest import data, school
 from tutelage.config import TrainTable
 from tutelage.errors import ConfigError, ResourceError, SignalError
+from tutelage.hardware import free_memory
 from tutelage.losses.base import Loss
 from tutelage.losses.chunked import Part, head_gradients, values
 from tutelage.losses.supervised import cross_entropy
@@ -26,7 +27,7 @@ from tutelage.models.causal import Causal
 from tutelage.models.kernels import economical
 from tutelage.signals import Head, Text, TopK
 from tutelage.train.batch import split, starts
-from tutelage.train.memory import Fit, is_out_of_memory
+from tutelage.train.memory import Fit, is_out_of_memory, kept_bytes, room_tokens
 
 TEXT = Loss("cross-entropy", Text, cross_entropy)
 TOP_K = Loss("top-k-forward-kl", TopK, forward_kl_top_k)
@@ -229,3 +230,22 @@ def test_a_step_in_smaller_passes_has_the_same_gradient(folder: Path) -> None:
     for one, other in zip(found[0][1], found[1][1], strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_step_is_split_beforehand_where_memory_would_not_do() -> None:
+    tried: list[int | None] = []
+    fit = Fit(None, room=50)
+    fit.run(tried.append, lambda: None, [20, 20])
+    fit.run(tried.append, lambda: None, [20, 20, 20])
+    assert tried == [None, 50] and fit.limit == 50
+    Fit(None, room=5).run(tried.append, lambda: None, [20, 20])
+    assert tried[-1] == 20, "one row is taken whole"
+
+
+def test_what_a_token_keeps_is_counted(folder: Path) -> None:
+    student = Causal.load(folder)
+    kept, width = kept_bytes(student), student.model.config.hidden_size
+    layers = student.model.config.num_hidden_layers
+    assert 4 * 4 * width * layers < kept < 100 * 4 * width * layers
+    weights = sum(parameter.numel() for parameter in student.model.parameters())
+    assert 0 < room_tokens(student) < free_memory() / kept - 12 * weights / kept

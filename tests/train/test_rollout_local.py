@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.reference import rollout_naive
 from tests.train.students import END, FAMILIES, VOCABULARY, scored, student
-from tutelage.errors import ConfigError, DataError
+from tutelage.errors import ConfigError, DataError, SignalError
 from tutelage.models.causal import Causal
 from tutelage.train import rollout_local
 from tutelage.train.rollout_fast import FastDecoder, Weights, laid_out
@@ -281,6 +281,12 @@ def test_the_last_number_below_one_draws_no_impossible_token() -> None:
     almost = torch.tensor([1 - 2**-53], dtype=torch.float64)
     assert int(choose(logits, 1.0, almost).ids_B) == 1
     assert int(choose(logits.roll(2, 1), 1.0, torch.zeros(1, dtype=torch.float64)).ids_B) == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_named(value: float) -> None:
+    with pytest.raises(SignalError, match="not finite"):
+        choose(torch.tensor([[1.0, value, 0.0]]), 1.0, torch.zeros(1, dtype=torch.float64))
 
 
 def test_tokens_come_as_often_as_the_model_says() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import processors
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, processors
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.models.tiny import CORPUS, save_tiny
 from tests.train.students import student
@@ -167,22 +167,32 @@ def test_any_text_that_was_kept_is_cut_as_before(loaded: tuple[Any, Any], words:
     assert found.tokenizer.decode(after) == tokenizer.decode(before)
 
 
-def test_trap_c6_a_trimmed_student_keeps_every_end_and_the_tokenizers_settings(folder: Path) -> None:
-    """An end that is an ordinary token and in no text; what a template writes around text; and what the last call left."""
+@pytest.mark.parametrize("around", ["roberta", "template"])
+def test_trap_c6_a_trimmed_student_keeps_every_end_and_the_tokenizers_settings(folder: Path, around: str) -> None:
+    """Ends that are ordinary tokens and in no text; what a template writes around text; and what the last call left."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     model.generation_config.eos_token_id = [0, 300, 2]
+    model.config.eos_token_id, model.config.bos_token_id = 310, 2
     tokenizer.model_max_length, tokenizer.padding_side = 77, "left"
     tokenizer.add_tokens(["<|sep|>"], special_tokens=True)
-    around = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|sep|>", "<|im_start|>")]
-    tokenizer.backend_tokenizer.post_processor = processors.RobertaProcessing(*around, add_prefix_space=False)
-    tokenizer(["a", "the film"], padding=True)
+    marks = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<|sep|>", "<|im_start|>")]
+    tokenizer.backend_tokenizer.post_processor = (
+        processors.RobertaProcessing(*marks, add_prefix_space=False)
+        if around == "roberta"
+        else processors.Sequence([processors.TemplateProcessing("<|im_start|> $A <|sep|>", special_tokens=marks)])
+    )
     kept = kept_ids(tokenizer, ["the"])
-    assert 300 not in kept
+    assert not {300, 310} & set(kept)
+    tokenizer(["a", "the film"], padding=True, truncation=True, max_length=4)
+    left = json.loads(tokenizer.backend_tokenizer.to_str())
+    assert left["padding"] and left["truncation"]
     found = trim(model, tokenizer, kept)
     said = json.loads(found.tokenizer.backend_tokenizer.to_str())
     assert said["padding"] is None and said["truncation"] is None
     ends = found.model.generation_config.eos_token_id
     assert ends == [found.new_ids[number] for number in (0, 300, 2)]
+    assert found.model.config.eos_token_id == found.new_ids[310] != 310
+    assert found.model.config.bos_token_id == found.new_ids[2] and not found.model.training
     words = (tokenizer.convert_ids_to_tokens([0, 300, 2]), found.tokenizer.convert_ids_to_tokens(ends))
     assert words[0] == words[1]
     assert (found.tokenizer.model_max_length, found.tokenizer.padding_side) == (77, "left")
@@ -201,13 +211,20 @@ def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
         make(StudentSpec(), tmp_path / "none", tmp_path / "out")
 
 
-def test_another_kind_of_tokenizer_is_not_trimmed() -> None:
-    from tokenizers import Tokenizer, models
-    from transformers import PreTrainedTokenizerFast
-
-    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
-    with pytest.raises(ConfigError, match="WordLevel, not byte-level BPE"):
-        kept_ids(words, ["a"])
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [
+        (models.WordLevel({"a": 0, "b": 1}, unk_token="a"), decoders.ByteLevel()),
+        (models.BPE({"a": 0, "b": 1}, []), decoders.BPEDecoder()),
+        (models.BPE({"a": 0, "b": 1}, [], byte_fallback=True), decoders.ByteLevel()),
+    ],
+    ids=("words", "characters", "fallback"),
+)
+def test_another_kind_of_tokenizer_is_not_trimmed(kind: Any, decoder: Any) -> None:
+    inner = Tokenizer(kind)
+    inner.decoder = decoder
+    with pytest.raises(ConfigError, match=f"the tokenizer is {type(kind).__name__}, not byte-level BPE"):
+        kept_ids(PreTrainedTokenizerFast(tokenizer_object=inner), ["a"])
 
 
 @pytest.mark.parametrize(
@@ -236,11 +253,82 @@ def test_trap_c6_every_student_ends_as_its_base_did(folder: Path, tmp_path: Path
 
 def test_random_starts_are_the_seeds(folder: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    before = torch.get_rng_state()
     one, same, other = (shaped(StudentSpec("random", seed=seed), model, tokenizer).model for seed in (1, 1, 2))
+    assert torch.equal(before, torch.get_rng_state())
     assert torch.equal(logits(one), logits(same))
     assert not torch.equal(logits(one), logits(other))
     with pytest.raises(ConfigError, match="30 channels on 4 heads"):
         shaped(StudentSpec("random", hidden=30), model, tokenizer)
+    with pytest.raises(ConfigError, match="3 heads in groups of 2"):
+        shaped(StudentSpec("random", heads=3), model, tokenizer)
+    assert shaped(StudentSpec("random", heads=2), model, tokenizer).model.config.num_key_value_heads == 1
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        StudentSpec("pruned", layers=1, keep="importance"),
+        StudentSpec("pruned", neurons=8),
+        StudentSpec(trim_vocabulary=True),
+    ],
+    ids=("importance", "width", "trimmed"),
+)
+def test_what_is_judged_by_text_needs_some(loaded: tuple[Any, Any], spec: StudentSpec) -> None:
+    with pytest.raises(ConfigError, match="no text to judge"):
+        shaped(spec, *loaded)
+
+
+def test_layers_are_kept_as_asked_and_a_template_is_written(folder: Path, tmp_path: Path) -> None:
+    asked = StudentSpec("pruned", layers=1, keep="importance")
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        base.model.layers[0].mlp.down_proj.weight.zero_()
+        base.model.layers[0].self_attn.o_proj.weight.zero_()
+    base.save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(folder).save_pretrained(tmp_path / "base")
+    make(asked, tmp_path / "base", tmp_path / "out", CORPUS, template="{{ messages[0].content }}")
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert torch.equal(made.model.layers[0].mlp.up_proj.weight, base.model.layers[1].mlp.up_proj.weight)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").chat_template == "{{ messages[0].content }}"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"init": "depth"}, "init = 'depth'"),
+        ({"init": "pruned", "keep": "last"}, "keep = 'last'"),
+        ({"init": "pruned", "layers": 0}, "layers = 0"),
+        ({"init": "random", "neurons": -4}, "neurons = -4"),
+    ],
+)
+def test_a_student_of_no_known_kind_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StudentSpec(**given)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        StudentSpec("random", trim_vocabulary=True),
+        StudentSpec("pruned", keep="importance"),
+        StudentSpec("pruned", heads=2),
+    ],
+)
+@pytest.mark.parametrize("texts", [(), ("", "")])
+def test_what_is_judged_on_text_needs_some(loaded: tuple[Any, Any], spec: StudentSpec, texts: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="no text to judge"):
+        shaped(spec, *loaded, texts)
+
+
+def test_a_random_start_of_another_layout_keeps_its_widths(loaded: tuple[Any, Any]) -> None:
+    gpt2 = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", n_embd=16, n_layer=2, n_head=2, vocab_size=61))
+    facts = shaped(StudentSpec("random", layers=1), gpt2, loaded[1]).facts
+    assert facts["layers"] == 1 and facts["parameters"] < facts["base_parameters"]
+    with pytest.raises(ConfigError, match="GPT2Config names its sizes in a way of its own"):
+        shaped(StudentSpec("random", hidden=8), gpt2, loaded[1])
+    with pytest.raises(ConfigError, match=r"LlamaConfig takes no .*hidden_size = 33"):
+        shaped(StudentSpec("random", hidden=33), *loaded)
 
 
 def source_for(model: Any, teaching: Any) -> DataSource:

@@ -133,8 +133,8 @@ def stored_talks(pairs: Iterable[Pair], table: ConversationsTable) -> Talks:
 
 
 def split(talks: Sequence[Talk], validation: float, seed: int) -> Split:
-    """Sets aside at least one group of near-duplicate questions, and no more conversations than `validation` says where the
-    groups allow it: a share below 1, or how many. Raises `DataError` when nothing is left to train on."""
+    """Sets aside at least one group of near-duplicate questions, and no more conversations than `validation` says if any group
+    is that small: a share below 1, or how many. Raises `DataError` when nothing is left to train on."""
     wanted = round(validation * len(talks)) if validation < 1 else int(validation)
     group = group_of_each([_asked(talk) for talk in talks])
     members: dict[int, list[int]] = {}
@@ -144,9 +144,9 @@ def split(talks: Sequence[Talk], validation: float, seed: int) -> Split:
     random.Random(seed).shuffle(order)
     aside: list[int] = []
     for first in order[::-1]:
-        if not aside or len(aside) + len(members[first]) <= wanted:
+        if len(aside) + len(members[first]) <= wanted:
             aside += members[first]
-    chosen = set(aside)
+    chosen = set(aside or min(members.values(), key=len))
     train = tuple(at for at in range(len(talks)) if at not in chosen)
     if len(train) < len(chosen):
         raise DataError(

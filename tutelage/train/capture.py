@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, Interrupted
 from tutelage.losses.chunked import chunk_rows
 from tutelage.models.causal import Causal
-from tutelage.progress import Progress
+from tutelage.progress import Progress, Stop
 from tutelage.signals import Dense, Head, Hidden, Signal
 from tutelage.signals.joining import joined
 from tutelage.signals.thin import expected, random_draws, seeded, threshold, top_k
@@ -41,10 +41,12 @@ def thinner(kind: Kind) -> Callable[[Dense, torch.Generator], Signal]:
 
 @torch.no_grad()
 def capture(
-    examples: Sequence[Example], teacher: Causal, columns: int, writer: SignalWriter, progress: Progress, seed: int = 0
-) -> None:
+    examples: Sequence[Example], teacher: Causal, columns: int, writer: SignalWriter, progress: Progress, seed: int = 0,
+    stop: Stop | None = None,
+) -> None:  # fmt: skip
     """Adds every example's signal that the cache does not hold. What is drawn depends on the sequence and `seed` alone, so
-    that an interrupted capture ends in the same bytes. `columns`: tokens of the tokenizer."""
+    that an interrupted capture ends in the same rows. `columns`: tokens of the tokenizer. Raises `Interrupted` when `stop`
+    is set; what was captured is kept."""
     kind, head = writer.identity.kind, teacher.head(columns)
     missing = [at for at, example in enumerate(examples) if torch.tensor(example.ids) not in writer]
     progress.begin("asking the teacher for signals, sequences", len(examples), len(examples) - len(missing))
@@ -58,6 +60,9 @@ def capture(
             writer.add(torch.tensor(example.ids), at_N, signal)
         done += len(rows)
         progress.advance(done, tokens=sum(tokens[row] for row in rows))
+        if stop:
+            writer.flush()
+            raise Interrupted
     writer.flush()
     progress.end()
 

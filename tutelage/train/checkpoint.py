@@ -45,7 +45,7 @@ def save(
     for name, parameter in parameters.items():
         for slot, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{slot}/{name}"] = value
-    tensors["rng"] = torch.get_rng_state()
+    tensors |= _random_states(model)
     scratch = folder.with_name(folder.name + ".new")
     shutil.rmtree(scratch, ignore_errors=True)
     with writing(folder):
@@ -79,6 +79,8 @@ def load(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> tuple[Pr
             f"{folder} is damaged: {error}", fix=f"delete {folder}; training starts again from its beginning"
         ) from error
     torch.set_rng_state(tensors["rng"])
+    if "rng/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng/cuda"])
     parameters, average = trainable(model), {}
     with torch.no_grad():
         for key, value in tensors.items():
@@ -86,15 +88,24 @@ def load(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> tuple[Pr
             if kind == "weights":
                 parameters[name].copy_(value)
             elif kind == "average":
-                average[name] = value
+                average[name] = value.to(parameters[name].device)
             elif kind == "optimizer":
                 slot, _, name = name.partition("/")
-                optimizer.state[parameters[name]][slot] = value
+                optimizer.state[parameters[name]][slot] = value.to(parameters[name].device)
     return Progress(**record), average
 
 
 def _digests(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    return {name: digest_bytes(value.numpy().tobytes()) for name, value in tensors.items()}
+    """Of the bytes, whatever the numbers' type and wherever they are."""
+    return {
+        name: digest_bytes(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        for name, value in tensors.items()
+    }
+
+
+def _random_states(model: Any) -> dict[str, torch.Tensor]:
+    devices = {parameter.device.type for parameter in model.parameters()}
+    return {"rng": torch.get_rng_state()} | ({"rng/cuda": torch.cuda.get_rng_state()} if "cuda" in devices else {})
 
 
 def differences(made: Path, kept: Path) -> list[str]:
@@ -116,7 +127,7 @@ def differences(made: Path, kept: Path) -> list[str]:
         apart = {
             name: (ours[name].double() - theirs[name].double()).abs().max().item()
             for name in names
-            if name in ours and name in theirs and name != "rng"
+            if name in ours and name in theirs and not name.startswith("rng")
         }
         if apart:
             worst = max(apart, key=lambda name: apart[name])

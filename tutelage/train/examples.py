@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
 from tutelage.canon import digest_of
 from tutelage.errors import ConfigError, DataError
 
@@ -24,7 +26,8 @@ class Example(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Digest of the tokens and of what is learnt of them: what a teacher's signal is kept under."""
+        """Digest of the tokens and of what is learnt of them. A teacher's signal is kept under the tokens alone
+        (`store.signals`)."""
         return digest_of({"ids": list(self.ids), "targets": list(self.targets)})
 
 
@@ -75,16 +78,28 @@ def render(
     return Rendered(tuple(found), dict(dropped))
 
 
+def _written(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, asked: bool = False, text: bool = False) -> Any:
+    """Token ids (or text) of messages under the tokenizer's template; `asked`: ready for an answer. Raises `ConfigError` for a
+    template that is no Jinja, or that refuses the messages."""
+    try:
+        return tokenizer.apply_chat_template(
+            messages, add_generation_prompt=asked, **({"tokenize": False} if text else {"return_dict": False})
+        )
+    except TemplateError as error:
+        roles = ", ".join(str(message["role"]) for message in messages)
+        raise ConfigError(
+            f"the chat template fails on messages of {roles}: {error}",
+            fix="bring messages in the roles that it knows (data.system adds one), or give student.template",
+        ) from error
+
+
 def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer under this template. Raises `ConfigError` when the template ends none."""
     known = {tokenizer.eos_token_id, *tokenizer.all_special_ids} - {None}
     marker = "\u2042 answer"
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "question"}, {"role": "assistant", "content": marker}], return_dict=False
-    )
-    plain = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "question"}], add_generation_prompt=True, return_dict=False
-    )
+    question = {"role": "user", "content": "question"}
+    ids = _written(tokenizer, [question, {"role": "assistant", "content": marker}])
+    plain = _written(tokenizer, [question], asked=True)
     after = next((token for token in ids[len(plain) :] if token in known), None)
     if after is None:
         raise ConfigError(
@@ -97,10 +112,10 @@ def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
 def _example(
     source: str, messages: list[Mapping[str, Any]], turns: Sequence[int], tokenizer: Any, ends: frozenset[int]
 ) -> Example:
-    whole = tokenizer.apply_chat_template(messages, return_dict=False)
+    whole = _written(tokenizer, messages)
     targets: list[int] = []
     for turn in turns:
-        prompt = tokenizer.apply_chat_template(messages[:turn], add_generation_prompt=True, return_dict=False)
+        prompt = _written(tokenizer, messages[:turn], asked=True)
         if whole[: len(prompt)] != prompt:
             raise ConfigError(
                 f"the template writes the prompt of {source} otherwise with its answer than without it",
@@ -117,7 +132,7 @@ def _example(
 def _require_as_said(source: str, messages: Sequence[Mapping[str, Any]], turns: Sequence[int], tokenizer: Any) -> None:
     """What is read and learnt are the messages, all of them: templates silently skip roles they do not know, and some put an
     empty thought before each answer, which would be learnt as part of it."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    text = _written(tokenizer, messages, text=True)
     for message in messages:
         said = _words(message).rpartition("</think>")[2].strip()  # earlier thoughts may be left out
         if said not in text and all(json.dumps(said, ensure_ascii=ascii)[1:-1] not in text for ascii in (True, False)):
@@ -128,7 +143,7 @@ def _require_as_said(source: str, messages: Sequence[Mapping[str, Any]], turns: 
     for turn in turns:
         if messages[turn].keys() - {"role", "content"}:
             continue  # a thought or calls of tools, which the template puts where it likes
-        prompt = tokenizer.apply_chat_template(messages[:turn], add_generation_prompt=True, tokenize=False)
+        prompt = _written(tokenizer, messages[:turn], asked=True, text=True)
         answer = text.removeprefix(prompt)
         if not answer.lstrip().startswith(_words(messages[turn]).strip()):
             raise ConfigError(

@@ -14,7 +14,7 @@ from tutelage.models.causal import Causal
 from tutelage.train.batch import split
 from tutelage.train.examples import Example
 from tutelage.train.health import cut_share, mean_length
-from tutelage.train.loop import Seen
+from tutelage.train.loop import Seen, micro
 from tutelage.train.offpolicy import passage_of
 from tutelage.train.rollout import Roller
 from tutelage.train.teaching import Teaching
@@ -49,7 +49,7 @@ class HeldOutJudge:
         means = {name: sums[name] / count for name, count in counts.items()}
         score = objective / counts["text_nats"]
         means |= self._written(student) if self._roller is not None and self._answers else {}
-        facts = {"objective_unats": round(1e6 * score), "text_unats": round(1e6 * means["text_nats"])}
+        facts = {"objective_unats": micro(score), "text_unats": micro(means["text_nats"])}
         return Seen(score, facts, {"validation_nats": score} | {f"validation_{key}": v for key, v in means.items()})
 
     def _one(

@@ -21,7 +21,7 @@ from tutelage.stats.labels import decide
 from tutelage.store.store import Store
 from tutelage.tasks import read_answer, student_messages
 from tutelage.train.batch import Batch, Term, starts
-from tutelage.train.loop import Plan, Seen, plan_steps
+from tutelage.train.loop import Plan, Seen, micro, plan_steps
 from tutelage.train.order import epoch_order
 from tutelage.train.vocabulary import token_ids_by_bytes
 
@@ -165,7 +165,7 @@ class LabelJudge:
             logp_BL = self.data.target_NL[list(rows)]
             kl += (logp_BL.exp() * (logp_BL - logq_BL)).sum().item()
             agree += int((logp_BL.argmax(-1) == logq_BL.argmax(-1)).sum())
-        facts = {"kl_unats": round(1e6 * kl / count), "agreement_ppm": round(1e6 * agree / count)}
+        facts = {"kl_unats": micro(kl / count), "agreement_ppm": round(1e6 * agree / count)}
         return Seen(kl / count, facts, {"validation_kl_nats": kl / count, "validation_agreement": agree / count})
 
     def label_logp(self, student: Causal, rows: Sequence[int], autocast: torch.autocast) -> torch.Tensor:

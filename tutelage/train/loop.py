@@ -12,7 +12,7 @@ import torch
 
 from tutelage.canon import digest_file
 from tutelage.config import TrainTable
-from tutelage.errors import Interrupted, StorageError
+from tutelage.errors import Interrupted, SignalError, StorageError
 from tutelage.models.causal import Causal
 from tutelage.progress import Progress as Shown
 from tutelage.progress import Stop
@@ -89,7 +89,7 @@ class Loop(NamedTuple):
 
 def precision(choice: str, device: str = "cpu") -> torch.autocast:
     """bf16 autocast, or none."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=uses_bf16(choice))
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=uses_bf16(choice, device))
 
 
 def learning_rate(step: int, steps: int, table: TrainTable) -> float:
@@ -111,8 +111,14 @@ def train(student: Causal, source: Source, judge: Judge, loop: Loop) -> dict[str
     """Trains in place; on return the model holds the best validated weights, whose step, facts and digest are returned.
     Raises `Interrupted` after saving."""
     best = advance(student, source, judge, loop)
-    _put(student.model, checkpoint.load_weights(loop.work / "best.safetensors"))
+    _put(student.model, checkpoint.load_weights(best_file(loop.work, best["step"])))
     return best
+
+
+def best_file(work: Path, step: int) -> Path:
+    """The weights validated at a step. Under its number: a run that is resumed from before the latest best one still finds the
+    one that its checkpoint names."""
+    return work / f"best-{step}.safetensors"
 
 
 def advance(student: Causal, source: Source, judge: Judge, loop: Loop) -> dict[str, Any]:
@@ -137,7 +143,8 @@ def advance(student: Causal, source: Source, judge: Judge, loop: Loop) -> dict[s
     if loop.start and not restored:
         raise StorageError(f"{loop.start} is missing", fix="restore it from a copy")
     state, average = restored or (Progress(0, 0, {}, 0), {})
-    fit = memory.Fit(state.pass_tokens or table.pass_tokens)
+    limit = state.pass_tokens or table.pass_tokens
+    fit = memory.Fit(limit, memory.room_tokens(student) if limit is None else None)
     loop.progress.begin("training, steps", end, state.step)
     saved_at = time.monotonic()
     step, averaged, best = state.step, state.averaged, state.best
@@ -156,16 +163,20 @@ def advance(student: Causal, source: Source, judge: Judge, loop: Loop) -> dict[s
         if step % validate_every == 0 or step == steps:
             best, seen = _validate(student, judge, loop, average, autocast, best, step)
             metrics |= seen.metrics
-        loop.log(metrics)
+        if parallel.writes():
+            loop.log(metrics)
         loop.progress.advance(step, tokens=result.tokens, note=f"loss {metrics['loss_nats']:.3f} nats")
         now = Progress(step, averaged, best, fit.limit or 0)
         if step % table.segment_steps == 0 or step == steps:
             kept = loop.work / "segments" / str(step)
-            checkpoint.save(kept, model, optimizer, average, now, digests_only=step == steps)
-        if loop.stop or time.monotonic() - saved_at > table.checkpoint_every_s:
-            checkpoint.save(loop.work / "last", model, optimizer, average, now)
+            _save(kept, model, optimizer, average, now, digests_only=step == steps)
+        late = time.monotonic() - saved_at > table.checkpoint_every_s
+        stop, due = parallel.total(bool(loop.stop), late, device=student.device)  # all ranks do the same
+        if stop or due:
+            _save(loop.work / "last", model, optimizer, average, now)
+            _drop_bests(loop.work, best)
             saved_at = time.monotonic()
-        if loop.stop and step < end:
+        if stop and step < end:
             raise Interrupted
     loop.progress.end()
     return best
@@ -177,22 +188,61 @@ def take(
     """One step's gradient, in as many passes as memory asks for; the result does not depend on how many."""
     mine = parallel.share(rows)
     tokens = {row: source.tokens(row) for row in mine}
-    (loss_tokens,) = parallel.total(source.loss_tokens(mine))
+    (loss_tokens,) = parallel.total(source.loss_tokens(mine), device=student.device)
 
     def attempt(limit: int | None) -> StepResult:
         batches = (source.batch(part) for part in split(mine, tokens, limit))
         return train_step(student, batches, round(loss_tokens), clip_norm, autocast, source.look)
 
-    return fit.run(attempt, lambda: clear(student), tokens.values())
+    return _of_all(fit.run(attempt, lambda: clear(student), tokens.values()), student.device)
 
 
 def choose_trainable(student: Causal, table: TrainTable) -> None:
-    """Freezes the embeddings (and a head tied to them) unless they are to be trained; adapters choose for themselves."""
+    """Freezes the embeddings and the head, tied or not, unless they are to be trained; adapters choose for themselves."""
     if hasattr(student.model, "peft_config"):
         return
     frozen = set() if table.train_embeddings else {id(weight) for weight in student.embeddings()}
     for parameter in student.model.parameters():
         parameter.requires_grad_(id(parameter) not in frozen)
+
+
+def _of_all(result: StepResult, device: torch.device) -> StepResult:
+    """What all ranks saw together: the journal and the ledger speak of the step, not of one rank's share of it."""
+    if parallel.world()[1] == 1:
+        return result
+    objective, tokens = parallel.total(result.objective_nats, result.tokens, device=device)
+    positions, by_role = (
+        {name: round(count) for name, count in parallel.totals(counts, device).items()}
+        for counts in (result.positions, result.by_role)
+    )
+    return result._replace(
+        nats=parallel.totals(result.nats, device), positions=positions, by_role=by_role, objective_nats=objective,
+        tokens=round(tokens),
+    )  # fmt: skip
+
+
+def _save(folder: Path, *state: Any, digests_only: bool = False) -> None:
+    if parallel.writes():
+        checkpoint.save(folder, *state, digests_only=digests_only)
+    parallel.wait()
+
+
+def _drop_bests(work: Path, best: dict[str, Any]) -> None:
+    """Weights that no checkpoint names any more."""
+    if parallel.writes():
+        for path in work.glob("best-*.safetensors"):
+            if not best or path != best_file(work, best["step"]):
+                path.unlink()
+
+
+def micro(nats: float) -> int:
+    """Micro-nats of a score. Raises `SignalError` for one that is no number."""
+    if not math.isfinite(nats):
+        raise SignalError(
+            f"the student's score is {nats}: training has left the road",
+            fix="lower train.learning_rate, or set train.precision = float32",
+        )
+    return round(1e6 * nats)
 
 
 def _metrics(step: int, rows: Sequence[int], result: StepResult, rate: float) -> dict[str, Any]:
@@ -230,12 +280,14 @@ def _validate(
     model.eval()
     seen = judge(student, autocast)
     model.train()
-    score_unats = round(1e6 * seen.score_nats)
+    score_unats = micro(seen.score_nats)
     if not best or score_unats < best["score_unats"]:
-        loop.work.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_weights(loop.work / "best.safetensors", model)
-        weights = digest_file(loop.work / "best.safetensors")
-        best = {"step": step, "score_unats": score_unats, **seen.facts, "weights": weights}
+        path = best_file(loop.work, step)
+        if parallel.writes():
+            loop.work.mkdir(parents=True, exist_ok=True)
+            checkpoint.save_weights(path, model)
+        parallel.wait()
+        best = {"step": step, "score_unats": score_unats, **seen.facts, "weights": digest_file(path)}
     if average:
         _put(model, own)
     return best, seen

@@ -7,8 +7,13 @@ from typing import TypeVar
 import torch
 
 from tutelage.errors import ResourceError
+from tutelage.hardware import free_memory
+from tutelage.models.causal import Causal
 
 T = TypeVar("T")
+
+TRIED = 64  # tokens of the pass that is measured
+SHARE = 0.7  # of free memory that one step may take
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
 
@@ -21,10 +26,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Fit:
-    """How many tokens one forward pass may read: `limit`, None for as many as a step has."""
+    """How many tokens one forward pass may read: `limit`, None for as many as a step has. `room`: tokens for which there is
+    memory; a step of more sets the limit to it beforehand, since a CPU's system kills instead of refusing."""
 
-    def __init__(self, limit: int | None) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None, room: int | None = None) -> None:
+        self.limit, self._room = limit, room
 
     def run(self, attempt: Callable[[int | None], T], undo: Callable[[], None], row_tokens: Iterable[int]) -> T:
         """`attempt(limit)`, again with half the tokens for as long as memory runs out; `undo` clears what a failed one left.
@@ -32,6 +38,8 @@ class Fit:
         Raises `ResourceError` when the longest row does not fit alone.
         """
         row_tokens = list(row_tokens)
+        if self.limit is None and self._room is not None and sum(row_tokens) > self._room:
+            self.limit = max(self._room, *row_tokens)
         while True:
             try:
                 return attempt(self.limit)
@@ -49,3 +57,31 @@ class Fit:
                     fix="lower the longest row, choose a smaller student, or train adapters (student.lora)",
                 )
             self.limit = max(held // 2, *row_tokens)
+
+
+def kept_bytes(student: Causal) -> float:
+    """What one token of a forward pass keeps until its gradient is taken, in bytes: counted on a short pass, weights left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in student.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    size = min(TRIED, student.limit)
+    held = []  # nothing is freed, so no address is counted twice
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: held.append(tensor) or count(tensor), lambda tensor: tensor
+    ):
+        student.hidden(torch.zeros(size, dtype=torch.long, device=student.device), [size])
+    return sum(kept.values()) / size
+
+
+def room_tokens(student: Causal) -> int:
+    """Tokens of a forward pass for which there is memory beside gradients and AdamW's two moments."""
+    trained = sum(parameter.numel() for parameter in student.model.parameters() if parameter.requires_grad)
+    on_card = student.device.type == "cuda"
+    free = torch.cuda.mem_get_info(student.device)[0] if on_card else free_memory()
+    return max(1, int((SHARE * free - 12 * trained) / max(1.0, kept_bytes(student))))

@@ -11,9 +11,10 @@ from tutelage.hardware import cpu_flags, cpu_name, has_native_bf16
 VECTORS = ("sse", "avx", "fma", "amx", "asimd", "sve", "bf16", "i8mm")  # how flags begin that choose kernels
 
 
-def uses_bf16(choice: str) -> bool:
-    """bf16 where the CPU multiplies it natively (measured 2-3 times faster there), or when it is asked for."""
-    return choice == "bfloat16" or (choice == "auto" and has_native_bf16())
+def uses_bf16(choice: str, device: str = "cpu") -> bool:
+    """bf16 where the device multiplies it natively (measured 2-3 times faster on CPUs that do), or when it is asked for."""
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device == "cuda" else has_native_bf16()
+    return choice == "bfloat16" or (choice == "auto" and native)
 
 
 def numerics(choice: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ process, however uneven the shares (averaging over ranks would not be). Needs `t
 `torchrun` and `init_process_group` do; a single process otherwise.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.distributed as dist
@@ -34,10 +34,31 @@ def add_up(parameters: Iterable[torch.nn.Parameter]) -> None:
         dist.all_reduce(parameter.grad)
 
 
-def total(*counts: float) -> list[float]:
-    """Each count summed over the ranks."""
+def total(*counts: float, device: torch.device | None = None) -> list[float]:
+    """Each count summed over the ranks. `device`: where this rank's tensors are, as its backend wants them."""
     if world()[1] == 1:
         return list(counts)
-    values = torch.tensor(counts, dtype=torch.float64)
+    values = torch.tensor(counts, dtype=torch.float64, device=device)
     dist.all_reduce(values)
     return values.tolist()
+
+
+def totals(counts: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Counts by name summed over the ranks, also of names that some ranks have not."""
+    if world()[1] == 1:
+        return dict(counts)
+    named: list[list[str]] = [[] for _ in range(world()[1])]
+    dist.all_gather_object(named, sorted(counts))
+    names = sorted({name for one in named for name in one})
+    return dict(zip(names, total(*(counts.get(name, 0) for name in names), device=device), strict=True))
+
+
+def writes() -> bool:
+    """Whether this rank is the one that writes files and the journal."""
+    return world()[0] == 0
+
+
+def wait() -> None:
+    """Until all ranks are here: what one has written the others may read."""
+    if world()[1] > 1:
+        dist.barrier()

@@ -12,7 +12,16 @@ import torch
 
 from tutelage.errors import ConfigError
 from tutelage.jsonl import writing
-from tutelage.train.prune import Cut, choose_cut, choose_layers, head_width, importance, narrowed, require_llama_like
+from tutelage.train.prune import (
+    Cut,
+    choose_cut,
+    choose_layers,
+    head_width,
+    importance,
+    narrowed,
+    require_llama_like,
+    resized,
+)
 from tutelage.train.student import load_base
 from tutelage.train.trim import kept_ids, trim
 
@@ -32,7 +41,14 @@ class StudentSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        """Raises `ConfigError` for a word that is not known, a size below 1, or a size that would be ignored."""
+        for name, known in (("init", ("whole", "pruned", "random")), ("keep", ("first", "even", "importance"))):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}", fix=f"use one of {', '.join(known)}")
         sizes = [name for name in ("layers", "hidden", "neurons", "heads") if getattr(self, name) is not None]
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}", fix="give 1 or more, or leave it out")
         if self.init == "whole" and sizes:
             raise ConfigError(
                 f'init = "whole" with {sizes[0]} = {getattr(self, sizes[0])}',
@@ -40,8 +56,10 @@ class StudentSpec:
             )
 
     @property
-    def narrows(self) -> bool:
-        return any(size is not None for size in (self.hidden, self.neurons, self.heads))
+    def judges(self) -> bool:
+        """Whether what goes is chosen by what it does on text."""
+        narrows = any(size is not None for size in (self.hidden, self.neurons, self.heads))
+        return self.init == "pruned" and (narrows or self.keep == "importance")
 
 
 class Made(NamedTuple):
@@ -70,10 +88,11 @@ def make(
 def shaped(spec: StudentSpec, model: Any, tokenizer: Any, texts: Sequence[str] = ()) -> Made:
     """The student of a base that is in memory."""
     facts: dict[str, Any] = {"base_parameters": _count(model), "base_layers": model.config.num_hidden_layers}
-    if (spec.trim_vocabulary or spec.keep == "importance" or spec.narrows) and spec.init != "random" and not texts:
+    if (spec.trim_vocabulary or spec.judges) and not any(texts):
         raise ConfigError("no text to judge importance and used tokens by", fix="give some of the training text")
     if spec.init == "pruned":
-        documents = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        # With the start token that the base was trained to find there, if it has one.
+        documents = [tokenizer(text)["input_ids"] for text in texts]
         model = _pruned(spec, model, [ids for ids in documents if ids])
     elif spec.init == "random":
         model = _random(spec, model)
@@ -88,8 +107,7 @@ def shaped(spec: StudentSpec, model: Any, tokenizer: Any, texts: Sequence[str] =
 def _pruned(spec: StudentSpec, model: Any, documents: Sequence[Sequence[int]]) -> Any:
     base = model.config.num_hidden_layers
     require_llama_like(model, "pruning")
-    needs = spec.keep == "importance" or spec.narrows
-    found = importance(model, documents) if needs else None
+    found = importance(model, documents) if spec.judges else None
     layers = choose_layers(base, spec.layers or base, spec.keep, None if found is None else found.blocks_L)
     if found is not None:
         return narrowed(model, choose_cut(model, found, layers, spec.hidden, spec.neurons, spec.heads))
@@ -105,9 +123,25 @@ def _pruned(spec: StudentSpec, model: Any, documents: Sequence[Sequence[int]]) -
 
 def _random(spec: StudentSpec, model: Any) -> Any:
     config = model.config
+    if any((spec.hidden, spec.neurons, spec.heads)) and not hasattr(config, "num_key_value_heads"):
+        raise ConfigError(
+            f"{type(config).__name__} names its sizes in a way of its own: a narrower one is not known",
+            fix='start from a Llama-like model, or give layers alone with init = "random"',
+        )
+    sizes = {"num_hidden_layers": spec.layers or config.num_hidden_layers}
+    if any((spec.hidden, spec.neurons, spec.heads)):
+        sizes |= _widths(spec, config)
+    with torch.random.fork_rng():
+        torch.manual_seed(spec.seed)
+        new = type(model)(resized(config, sizes))
+    new.generation_config = model.generation_config
+    return new
+
+
+def _widths(spec: StudentSpec, config: Any) -> dict[str, int]:
+    """Sizes of a narrower configuration. A head's width stays the base's unless channels or heads are given."""
     shared = config.num_attention_heads // config.num_key_value_heads
-    heads = spec.heads or config.num_attention_heads
-    hidden = spec.hidden or config.hidden_size
+    heads, hidden = spec.heads or config.num_attention_heads, spec.hidden or config.hidden_size
     if heads % shared:
         raise ConfigError(f"{heads} heads in groups of {shared}", fix=f"choose a multiple of {shared}")
     width = head_width(config) if spec.hidden is None and spec.heads is None else hidden // heads
@@ -115,24 +149,13 @@ def _random(spec: StudentSpec, model: Any) -> Any:
         raise ConfigError(
             f"{hidden} channels on {heads} heads", fix="choose a size that gives every head an even width"
         )
-    settings = config.to_dict() | {
-        "num_hidden_layers": spec.layers or config.num_hidden_layers,
+    return {
         "hidden_size": hidden,
         "intermediate_size": spec.neurons or config.intermediate_size,
         "num_attention_heads": heads,
         "num_key_value_heads": heads // shared,
         "head_dim": width,
     }
-    settings.pop("quantization_config", None)
-    if settings.get("layer_types"):
-        settings["layer_types"] = (settings["layer_types"] * settings["num_hidden_layers"])[
-            : settings["num_hidden_layers"]
-        ]
-    with torch.random.fork_rng():
-        torch.manual_seed(spec.seed)
-        new = type(model)(type(config).from_dict(settings))
-    new.generation_config = model.generation_config
-    return new
 
 
 def _count(model: Any) -> int:

@@ -32,7 +32,7 @@ def require_byte_bpe(tokenizer: Any) -> dict[str, Any]:
     if kind != "BPE" or "ByteLevel" not in json.dumps(said.get("decoder")) or said["model"].get("byte_fallback"):
         raise ConfigError(
             f"the tokenizer is {kind}, not byte-level BPE: its vocabulary is not trimmed",
-            fix="leave student.vocabulary unset",
+            fix="leave student.trim_vocabulary out",
         )
     return said
 
