@@ -72,6 +72,11 @@ def is_collection(path: Path) -> bool:
     return "prompts" in _read(path)
 
 
+def is_training(path: Path) -> bool:
+    """Whether a run file is one of `tutelage train`. Raises `ConfigError` when it cannot be read."""
+    return "method" in _read(path)
+
+
 def applied(raw: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The same tables with dotted overrides written in. Raises `ConfigError` for a table that is none."""
     for dotted, value in overrides.items():

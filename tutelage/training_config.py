@@ -38,6 +38,8 @@ class ConversationsTable(Table):
             raise ValueError("give exactly one of path (a file) and collected (a folder of answers)")
         if self.path is not None and self.licence is None:
             raise ValueError('say under which licence you hold the data: licence = "own" for your own')
+        if self.collected is not None and self.licence is not None:
+            raise ValueError(f"licence = {self.licence!r} is for a file: collected answers are under their teacher's")
         return self
 
 
@@ -143,6 +145,8 @@ class MethodTable(Table):
             raise ValueError(f"engine = {self.engine!r}: engine_url and engine_folder are for vllm and sglang, both")
         if (self.engine == "vllm") != (self.engine_model is not None):
             raise ValueError(f"engine = {self.engine!r}: engine_model is the student's name at a vllm server")
+        if self.engine == "sglang" and self.temperature != 1:
+            raise ValueError(f"temperature = {self.temperature:g}: an sglang server writes at 1 only")
         if self.writer != "own" and self.engine != "local":
             raise ValueError(f"writer = {self.writer!r} is for the local engine, not {self.engine}")
         return self
@@ -190,6 +194,11 @@ class TrainingConfig(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingConfig":
+        if self.student.trim_vocabulary and self.teacher is not None:
+            raise ValueError(
+                "student.trim_vocabulary: a teacher of the full vocabulary cannot teach fewer tokens one by one; leave it out, "
+                "or train on text alone (no [teacher])"
+            )
         if self.student.lora is not None and self.method.student_share and self.method.engine == "llama.cpp":
             raise ValueError('student.lora with method.engine = "llama.cpp": let the local engine write')
         return self

@@ -51,7 +51,7 @@ def run(seed: int, size: str) -> dict[str, Any]:
     other = Oracle(
         VOCABULARY, lambda before, last: (1 - APART) * teacher.logp(before, last) + APART * stranger.logp(before, last)
     )
-    held = teacher.texts(64, TOKENS, seed + 2)
+    held = teacher.texts(256, TOKENS, seed + 2)
     return {name: arms(writer, teacher, held, own, seed) for name, writer in (("same", teacher), ("other", other))}
 
 

@@ -94,7 +94,7 @@ def run(seed: int, size: str) -> dict[str, Any]:
     texts, start = oracle.texts(own.warm * BATCH, TOKENS, seed + 1), tiny(VOCABULARY, seed)
     settings = table(own.warm, BATCH, len(texts))
     fit(start, DataSource(texts, Taught(oracle, make("forward-kl")), settings, seed), settings, seed)
-    held = oracle.texts(64, TOKENS, seed + 2)
+    held = oracle.texts(256, TOKENS, seed + 2)
     prompts = oracle.texts(own.steps * BATCH, TOKENS, seed + 3)
     settings = table(own.steps, BATCH, len(prompts), RATE)
     found = {"start": {"fresh": measured(start, oracle, held, seed + 4)}}

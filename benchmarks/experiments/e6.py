@@ -1,8 +1,9 @@
 """E6: estimators of the on-policy reverse KL's gradient: which are unbiased, how much they vary, what training with each gives.
 
 Over one fixed student and many batches of its own text, the gradient by all parameters. vOPD (arXiv 2605.07865) subtracts a
-baseline in closed form; top-k forms differ in what they make of the mass outside (arXiv 2603.25562 renormalises it away, 2605.11182 finds
-the truncated sum biased and holds the weights fixed). Shape legend: N positions, V vocabulary, K kept ids, P parameters.
+baseline in closed form; top-k forms differ in what they make of the mass outside (arXiv 2603.25562 renormalises it away,
+2605.11182 finds the truncated sum biased and holds the weights fixed). Shape legend: N positions, V vocabulary, K kept ids,
+P parameters.
 """
 
 import math

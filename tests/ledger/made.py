@@ -85,7 +85,8 @@ class Maker:
 
     def open(self) -> None:
         file = pretty({"run": {"name": "made", "seed": 1}, "task": {"decision": "argmax"}})
-        self.run.opened({"origin": self.run.log.origin, "name": "made", "seed": 1, "config": digest_bytes(file)})
+        facts = {"origin": self.run.log.origin, "name": "made", "seed": 1, "config": digest_bytes(file), "claim": {}}
+        self.run.opened(facts, "run")
         self.put("config.json", file)
 
     def verdicts(self, scratch: Path) -> Facts:

@@ -10,6 +10,7 @@ from tests.reference.losses_naive import sampled_gradient_naive
 from tutelage.losses.catalogue import make
 from tutelage.losses.sampled import Baselined, closed_form_baseline, least_variance_baseline, leave_one_out
 from tutelage.signals import Dense, Scored, TopK
+from tutelage.signals.joining import joined
 
 V = 8
 
@@ -176,10 +177,57 @@ def test_trap_d13_a_missing_score_is_seen() -> None:
         assert not torch.isfinite(loss.gradient(logits.clone(), bad).nats_N).any()
 
 
-def test_leave_one_out_is_the_mean_of_the_others() -> None:
-    signal = Scored(torch.tensor([0, 1, 2]), torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([-1.0, -1.0, -1.0]))
-    torch.testing.assert_close(leave_one_out(signal), torch.tensor([-1.5, -1.0, -0.5]))
-    assert leave_one_out(signal.rows(slice(0, 1))).item() == 0
+def test_leave_one_out_is_the_mean_of_the_other_answers() -> None:
+    signal = Scored(torch.arange(4), torch.tensor([-1.0, -2.0, -3.0, -6.0]), torch.full((4,), -1.0))
+    found = leave_one_out(signal, torch.tensor([0, 0, 1, 2]))
+    torch.testing.assert_close(found, torch.tensor([-3.5, -3.5, -2.0, -1.0]))
+    assert (leave_one_out(signal.rows(slice(0, 2)), torch.tensor([0, 0])) == 0).all(), "one answer alone"
+
+
+def test_leave_one_out_is_unbiased_over_whole_answers_and_lowers_the_variance() -> None:
+    """Two answers of two tokens, all pairs of them enumerated: what a token is followed by depends on it, so that a mean with
+    tokens of the same answer in it is biased. Teacher and student are far apart, as when training begins."""
+    draw = torch.Generator().manual_seed(0)
+    first_V, second_VV = (torch.randn(size, generator=draw, dtype=torch.float64) / 2 for size in ((3,), (3, 3)))
+    first_p_V, second_p_VV = (torch.randn(size, generator=draw, dtype=torch.float64) for size in ((3,), (3, 3)))
+    first_p_V[0] += 5
+    second_p_VV[:, 0] += 5
+    texts, chances = torch.cartesian_prod(torch.arange(3), torch.arange(3)), []
+    signals = []
+    for one, two in texts.tolist():
+        logq_N, logp_N = (
+            torch.stack([a_V.log_softmax(-1)[one], b_VV.log_softmax(-1)[one, two]])
+            for a_V, b_VV in ((first_V, second_VV), (first_p_V, second_p_VV))
+        )
+        signals.append(Scored(torch.tensor([one, two]), logp_N, logq_N))
+        chances.append(logq_N.sum().exp())
+    loss = make("sampled-reverse-kl", ratio_low=0, ratio_high=math.inf)
+    found: dict[str, list[torch.Tensor]] = {"none": [], "leave one out": []}
+    for one, other in torch.cartesian_prod(torch.arange(9), torch.arange(9)).tolist():
+        both = joined([signals[one], signals[other]])
+        base_N = leave_one_out(both, torch.tensor([0, 0, 1, 1]))
+        logits_NV = torch.stack([row for at in (one, other) for row in (first_V, second_VV[texts[at, 0]])])
+        for name, signal in (("none", both), ("leave one out", Baselined(*_columns(both), base_N))):
+            slope_NV = loss.gradient(logits_NV.clone(), signal).gradient_NV
+            by_second_VV = torch.zeros(3, 3, dtype=torch.float64)
+            by_second_VV.index_add_(0, texts[[one, other], 0], slope_NV[1::2])
+            found[name].append(torch.cat([slope_NV[::2].sum(0), by_second_VV.flatten()]) / 2)
+    weight_E1 = torch.outer(torch.stack(chances), torch.stack(chances)).flatten()[:, None]
+    mean, variance = {}, {}
+    for name, rows in found.items():
+        mean[name] = (weight_E1 * torch.stack(rows)).sum(0)
+        variance[name] = float((weight_E1 * (torch.stack(rows) - mean[name]) ** 2).sum())
+    full = make("reverse-kl")
+    first = full.gradient(first_V[None].clone(), Dense(first_p_V.log_softmax(-1)[None])).gradient_NV
+    second = full.gradient(second_VV.clone(), Dense(second_p_VV.log_softmax(-1))).gradient_NV
+    expected = torch.cat([first, first_V.softmax(-1)[:, None] * second]).flatten()
+    torch.testing.assert_close(mean["none"], expected)
+    torch.testing.assert_close(mean["leave one out"], expected)
+    assert variance["leave one out"] < variance["none"]
+
+
+def _columns(signal: Scored) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return signal.ids_N, signal.logp_N, signal.drawn_logp_N
 
 
 def test_a_baselined_signal_keeps_its_rows() -> None:
@@ -194,4 +242,6 @@ def test_a_baselined_signal_keeps_its_rows() -> None:
         part.gradient_NV, constant.gradient(logits[2:3].clone(), signal.rows(slice(2, 3))).gradient_NV
     )
     assert isinstance(with_baseline.to("cpu"), Baselined)
+    both = constant.gradient(logits.clone(), Baselined(*_columns(signal), torch.arange(4.0) - 2))
+    torch.testing.assert_close(both.gradient_NV, whole.gradient_NV)
     assert isinstance(Dense(logits).rows(slice(0, 1)), Dense)

@@ -239,6 +239,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "only long conversations": ({"data__max_tokens": 9}, "longer than the limit"),
     "no room for answers": ({"method__prefix": "student", "method__max_new_tokens": 120}, "context of 128"),
     "text beside one's own text": ({"method__prefix": "student", "method__text_weight": 1.0}, "teaches nothing"),
+    "draws that are not the student's": (
+        {"method__loss": "sampled-reverse-kl", "method__prefix": "student", "method__temperature": 0.7},
+        "draws at 1",
+    ),
+    "a template that is no Jinja": ({"student__template": "{% for m in"}, "fails on messages of"),
+    "a template that refuses a role": (
+        {"student__template": "{{ raise_exception('no roles here') }}", "data__system": "be brief"},
+        "no roles here",
+    ),
+    "fewer tokens than the teacher has": ({"student__trim_vocabulary": True}, "cannot teach fewer tokens"),
+    "no width for so many heads": ({"student__init": "random", "student__hidden": 50, "student__heads": 4}, "heads"),
     "a parameter of another loss": ({"method__beta": 0.5}, "no parameter 'beta'"),
     "a licence nobody knows": ({"data__licence": "who-knows"}, "unknown"),
 }
@@ -280,6 +291,15 @@ def test_a_teacher_whose_logits_are_not_finite_is_named(run_file: Path, teacher:
     other = _other(teacher, tmp_path / "other", spoil)
     with pytest.raises(TutelageError, match=r"the teacher's weights are not finite, first in model\.norm\.weight"):
         do(run_file, tmp_path / "run", teacher__path=str(other))
+
+
+def test_a_teacher_must_have_room_for_what_the_student_writes(run_file: Path, teacher: Path, tmp_path: Path) -> None:
+    def shorten(model: Any, tokenizer: Any) -> None:
+        model.config.max_position_embeddings = 40
+
+    other = _other(teacher, tmp_path / "other", shorten)
+    with pytest.raises(TutelageError, match="the 40 that the teacher reads"):
+        do(run_file, tmp_path / "run", teacher__path=str(other), method__prefix="student", method__max_new_tokens=36)
 
 
 def _collect(folder: Path, rows: list[dict[str, Any]]) -> Path:
@@ -364,3 +384,7 @@ def test_near_duplicates_are_on_one_side() -> None:
     assert split(talks, 0.2, 7) == parts != split(talks, 0.2, 8)
     with pytest.raises(DataError, match="in 1 groups"):
         split(talks[:3], 0.2, 7)
+    single = [talk_of(Row(1, {"question": f"{one} {other}?", "answer": "a"}, b"", ""), table)
+              for one, other in zip(WORDS[:9], WORDS[9:], strict=True)]  # fmt: skip
+    for seed in range(20):  # a large group is never taken where a small one will do
+        assert len(split([*talks[:3], *single], 2, seed).validation) <= 2

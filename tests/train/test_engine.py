@@ -16,16 +16,18 @@ from transformers import (
 )
 
 from tests.train.conftest import data, school
+from tests.train.students import student as small_student
 from tutelage.config import TrainTable
 from tutelage.errors import ConfigError, ResourceError, SignalError
 from tutelage.hardware import free_memory
 from tutelage.losses.base import Loss
+from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import Part, head_gradients, values
 from tutelage.losses.supervised import cross_entropy
 from tutelage.losses.topk import forward_kl_top_k
 from tutelage.models.causal import Causal
 from tutelage.models.kernels import economical
-from tutelage.signals import Head, Text, TopK
+from tutelage.signals import Head, Hidden, Text, TopK
 from tutelage.train.batch import split, starts
 from tutelage.train.memory import Fit, is_out_of_memory, kept_bytes, room_tokens
 
@@ -130,7 +132,7 @@ def case(head: Head, rows: int = 23) -> tuple[torch.Tensor, tuple[Part, ...]]:
     top = p.topk(5)
     tail = torch.log1p(-top.values.exp().sum(-1))
     parts = (
-        Part(TOP_K, TopK(top.indices, top.values, tail), 0.7, torch.rand(rows, generator=draw)),
+        Part(TOP_K, TopK(top.indices, top.values, tail), 0.7),
         Part(TEXT, Text(torch.randint(0, 40, (rows,), generator=draw)), 0.3),
     )
     return hidden, parts
@@ -154,8 +156,7 @@ def test_trap_b7_chunked_equals_whole_for_every_kind_of_head(name: str, rows: in
     leaf, w = hidden.clone().requires_grad_(), head.weight_VD.clone().requires_grad_()
     logits = Head(w, head.bias_V, head.scale, head.softcap).logits(leaf)
     soft, text = (part.loss(logits, part.signal) for part in parts)
-    assert parts[0].weight_N is not None
-    (0.25 * (0.7 * (soft * parts[0].weight_N).sum() + 0.3 * text.sum())).backward()
+    (0.25 * (0.7 * soft.sum() + 0.3 * text.sum())).backward()
     assert leaf.grad is not None and w.grad is not None
     assert torch.allclose(found.gradient_ND, leaf.grad, atol=1e-7)
     assert torch.allclose(weight, w.grad, atol=1e-6)
@@ -173,6 +174,34 @@ def test_a_fresh_buffer_is_written_over(dtype: torch.dtype) -> None:
     for buffer, fresh in ((zeros, False), (junk, True)):
         head_gradients(hidden, HEADS["plain"], parts, 1.0, weight_gradient_VD=buffer, fresh=fresh, rows=7)
     assert torch.allclose(zeros, junk, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
+def test_a_student_is_loaded_without_dropout(family: str, tmp_path: Path) -> None:
+    """In training mode it answers as it does when it writes; the weights are as they were."""
+    changes: dict = {
+        "gpt2": {"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 96, "resid_pdrop": 0.5, "attn_pdrop": 0.5},
+        "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.5, "layerdrop": 0.5},
+        "llama": {"attention_dropout": 0.5},
+    }[family]
+    model = small_student(family, **changes)
+    model.save_pretrained(tmp_path)
+    ids_T = torch.arange(20) % 61
+    expected_TV = model(input_ids=ids_T[None]).logits[0]
+    learner = Causal.load(tmp_path)
+    learner.model.train()
+    for packs in {learner.packs, False}:
+        learner.packs = packs
+        found_TV = learner.head().logits(learner.hidden(ids_T, (20,)))
+        assert torch.allclose(found_TV, expected_TV, atol=1e-4)
+
+
+def test_heads_of_another_width_are_refused_with_the_fix() -> None:
+    head, hidden = Head(torch.randn(38, 8)), torch.randn(3, 8)
+    for signal in (Hidden(hidden, head), Hidden(hidden, head).dense()):
+        with pytest.raises(SignalError, match="has 40 columns, and the teacher's distribution 38") as caught:
+            make("forward-kl")(torch.zeros(3, 40), signal)
+        assert "resize_token_embeddings" in caught.value.fix
 
 
 def test_a_loss_refuses_another_type_of_signal() -> None:

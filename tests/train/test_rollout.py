@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.reference import rollout_naive
 from tests.train.students import END, student
 from tutelage.errors import ConfigError, DataError, TeacherError
-from tutelage.train.health import Limits, Start, health, repeated_share
+from tutelage.train.health import START_STEPS, Limits, Start, health, repeated_share
 from tutelage.train.rollout import Rollout, check, end_ids, from_engine
 
 ENDS = frozenset([END])
@@ -83,7 +83,7 @@ def test_traps_c7_d12_what_is_no_answer_is_refused(ids, logp) -> None:
 
 def test_healthy_rollouts_have_no_findings() -> None:
     batch = [rollout((1, 2, 3, END)), rollout((4, 5, 6, 8, 9, 10))]
-    found = health(batch, 1.0, Start().add(batch, 1.2))
+    found = health(batch, 1.0, Start().add(5.0, 1.2))
     assert found.findings == ()
     assert found.metrics["rollout/length_tokens"] == 5
     assert found.metrics["rollout/stop_rate"] == 1
@@ -100,7 +100,7 @@ def test_healthy_rollouts_have_no_findings() -> None:
     ],
 )
 def test_each_sign_is_found_alone_and_silenced_by_its_own_limit(name, batch, entropy, drift) -> None:
-    start = Start().add([rollout((1, 2, 3, 4))], 1.0)
+    start = Start().add(4.0, 1.0)
     (finding,) = health(batch, entropy, start, drift_nats=drift).findings
     assert finding.name == name
     assert finding.words
@@ -113,8 +113,13 @@ def test_nothing_is_held_against_a_start_that_is_not_there() -> None:
 
 
 def test_the_start_is_a_running_mean() -> None:
-    start = Start().add([rollout((1, 2))], 1.0).add([rollout((1,) * 4), rollout((1,) * 8)], 2.0)
-    assert start == Start(2, 4.0, 1.5)
+    """Of the first steps on the student's own text, and the same from the journal of a run that is gone on with."""
+    assert Start().add(2.0, 1.0).add(6.0, 2.0) == Start(2, 4.0, 1.5)
+    start, journal = Start(), []
+    for step in range(START_STEPS + 3):
+        start = start.add(10.0 * step, step / 2)
+        journal += [{"rollout/length_tokens": 10.0 * step, "rollout/entropy_nats": step / 2}, {"rollout/own_text": 0.0}]
+    assert start == Start.of(journal) == Start(START_STEPS, 20.0, 1.0)
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 5))

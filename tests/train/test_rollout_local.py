@@ -71,6 +71,45 @@ def test_what_is_laid_out_otherwise_is_run_by_its_own_code(family: str, changes:
         LocalRoller(model, precision="int8")
 
 
+SMALL_STATE = {
+    "linear_num_value_heads": 2,
+    "linear_num_key_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+EXPERTS = {
+    "num_experts": 2,
+    "num_experts_per_tok": 1,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("mamba", {}),
+        ("mamba2", {"num_heads": 8, "head_dim": 16, "n_groups": 1, "state_size": 16}),
+        (
+            "falcon_h1",
+            {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16},
+        ),
+        ("qwen3_next", {"layer_types": ["linear_attention", "full_attention"], "head_dim": 16} | SMALL_STATE | EXPERTS),
+    ],
+)
+@torch.inference_mode()
+def test_models_with_a_state_go_on_when_some_answers_have_ended(family: str, changes: dict) -> None:
+    """Their caches cannot select rows, or select a part of what they hold alone."""
+    model = student(family, **changes)
+    free = write(LocalRoller(model, frozenset([VOCABULARY])), 12)
+    ends = frozenset([free[0].ids[2], free[1].ids[5]])
+    found = write(LocalRoller(model, ends), 12)
+    assert len({len(one.ids) for one in found}) > 1, "some answers end before others"
+    for own, whole in zip(found, free, strict=True):
+        assert own.ids == whole.ids[: len(own.ids)]
+        torch.testing.assert_close(torch.tensor(own.logp), scored(model, own.prompt_ids, own.ids), atol=1e-4, rtol=0)
+
+
 def test_names_alone_are_not_believed() -> None:
     model = student()
     half = model.model.layers[1].mlp

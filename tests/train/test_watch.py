@@ -1,5 +1,7 @@
 """What is seen of student and teacher, by hand; and trackers, which may fail without ending a run."""
 
+import itertools
+import math
 import sys
 import types
 from typing import Any
@@ -10,10 +12,10 @@ import torch
 from tutelage.errors import ConfigError
 from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import Part
-from tutelage.signals import Dense, Signal, Sparse, TopK
-from tutelage.train.batch import Batch, Term
+from tutelage.signals import Dense, Signal, Sparse, Text, TopK
+from tutelage.train.batch import Batch, Drawn, Term
 from tutelage.train.tracking import tracked
-from tutelage.train.watch import LOOKED_AT, Watch
+from tutelage.train.watch import LOOKED_AT, Watch, compared
 
 
 def batch(signal: Signal, loss: str) -> Batch:
@@ -41,12 +43,49 @@ def test_mass_overlap_and_entropy_by_hand() -> None:
 def test_the_full_distribution_is_compared_at_its_likeliest_tokens() -> None:
     p = torch.randn(200, 40, generator=torch.Generator().manual_seed(1)).log_softmax(-1)
     watch, logits = Watch(), p.clone()
+    watch.begin(200)
     watch.look(logits, batch(Dense(p), "forward-kl"), 0, slice(0, 200))
     assert watch._counts["entropy_nats"] == LOOKED_AT
     seen = watch.means()
     assert seen["overlap"] == 1.0
     assert seen["student_mass"] == pytest.approx(seen["teacher_mass"])
     assert torch.equal(logits, p), "the loss still needs them"
+
+
+@pytest.mark.parametrize(("positions", "seen"), [(40, 40), (64, 64), (65, 64), (1000, 64)])
+def test_positions_all_over_a_step_are_looked_at(positions: int, seen: int) -> None:
+    """Shown in chunks: the same ones, evenly spread. Drift is the distance of the logs of the drawn tokens."""
+    watch, taken = Watch(), list[int]()
+    watch.begin(500)
+    watch.look(torch.zeros(33, 8), batch(Text(torch.zeros(500, dtype=torch.long)), "cross-entropy"), 0, slice(0, 33))
+    for _ in range(2):
+        watch.begin(positions)
+        for start in range(0, positions, 7):
+            at = slice(start, min(start + 7, positions))
+            count = watch._counts["drift_nats"]
+            logp_NV = torch.full((at.stop - start, 8), 0.125).log()
+            drawn = Drawn(torch.zeros(positions, dtype=torch.long), torch.arange(positions) / 100 + math.log(0.125))
+            one = batch(Text(drawn.ids_N), "cross-entropy")
+            one = one._replace(terms=(one.terms[0]._replace(drawn=drawn),))
+            watch.look(logp_NV, one, 0, at)
+            taken += [start] * (watch._counts["drift_nats"] - count)
+        drift = watch.means()["drift_nats"]
+        assert len(taken) == seen
+        assert taken[0] == 0
+        assert drift == pytest.approx((positions - 1) / 200, rel=0.05)
+        assert max(after - before for before, after in itertools.pairwise(taken)) <= positions / seen + 7
+        taken.clear()
+
+
+def test_slots_of_padding_are_no_candidates() -> None:
+    """The student's likeliest token is id 0, which is what padding points at."""
+    q = torch.tensor([[0.7, 0.2, 0.1, 0.0]])
+    logp = torch.tensor([[0.6, 0.0, 0.0]]).log()
+    overlap = {}
+    for named in (0, 1):
+        top = TopK(torch.tensor([[named, 0, 0]]), logp, torch.tensor([0.4]).log())
+        overlap[named] = compared(q.log(), top)["overlap"].item()
+    assert overlap == {0: 1.0, 1: 0.0}
 
 
 class Fake(types.ModuleType):

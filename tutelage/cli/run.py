@@ -89,6 +89,7 @@ def _distil(config: "RunConfig", run_file: Path, folder: Path, quiet: bool) -> i
     if signer is None:
         progress.say("record: not signed, since there is no key; make one with: tutelage key new NAME")
     with stop_on_signals(progress) as stop, Run(folder, progress, stop, signer) as under_way:
+        under_way.require_kind("run")
         write_whole(folder / "run.toml", text)
         report = distil(config, under_way)
     evidence = json.loads((folder / "evidence.json").read_bytes())

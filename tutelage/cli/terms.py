@@ -33,23 +33,30 @@ def check(
     from tutelage.cli.output import print_json
     from tutelage.cli.overrides import parse_overrides
     from tutelage.pipeline.gate import check_terms, may_ask
-    from tutelage.run_file import is_collection, load_collect_config, load_config
+    from tutelage.pipeline.gate_training import may_train
+    from tutelage.run_file import is_collection, is_training, load_collect_config, load_config, load_training_config
     from tutelage.terms.check import describe
 
+    today = datetime.now(UTC).date().isoformat()
+
     if is_collection(run_file):
-        permission = may_ask(load_collect_config(run_file, parse_overrides(set_)), datetime.now(UTC).date().isoformat())
+        permission = may_ask(load_collect_config(run_file, parse_overrides(set_)), today)
         if json:
             print_json({"permitted": permission.together.permits, "verdicts": permission.to_json()})
         else:
             verdicts = (permission.teacher, permission.data, *permission.inherited)
             print("\n".join(describe(verdict) for verdict in verdicts))
         return 0 if permission.together.permits else 1
-    gate = check_terms(load_config(run_file, size, parse_overrides(set_)), datetime.now(UTC).date().isoformat())
+    if is_training(run_file):
+        judged, gate = may_train(load_training_config(run_file, parse_overrides(set_)), today)
+    else:
+        gate = check_terms(load_config(run_file, size, parse_overrides(set_)), today)
+        judged = {"teacher": gate.teacher, "data": gate.data, "base": gate.base}
     if json:
-        verdicts = {"teacher": gate.teacher, "data": gate.data, "base": gate.base, "inherited": list(gate.inherited)}
+        verdicts = {**judged, "inherited": list(gate.inherited)}
         print_json({"permitted": gate.permits, "unmet": list(gate.unmet), "verdicts": verdicts})
     else:
-        print("\n".join(describe(verdict) for verdict in (gate.teacher, gate.data, gate.base, *gate.inherited)))
+        print("\n".join(describe(verdict) for verdict in (*judged.values(), *gate.inherited)))
         print("\n".join(f"not met: {problem}" for problem in gate.unmet), end="\n" if gate.unmet else "")
     return 0 if gate.permits else 1
 

@@ -51,6 +51,7 @@ def train(
     folder = out or Path("runs") / config.run.name
     progress, text = Quiet() if quiet else Lines(), run_file.read_bytes()
     with stop_on_signals(progress) as stop, Run(folder, progress, stop, default_signer()) as under_way:
+        under_way.require_kind("train")
         write_whole(folder / "run.toml", text)
         found = train_student(config, under_way, track or "")
     if json:

@@ -39,9 +39,10 @@ MADE_BY = {
     ("ship", "train"): "train", ("ship", "student"): "student", ("ship", "account"): "account",
     ("prove", "data"): "data", ("prove", "curate"): "curate", ("prove", "student"): "ship",
     ("prove", "before"): "student", ("report", "prove"): "prove", ("seal", "report"): "report", ("seal", "ship"): "ship",
+    ("sources", "data"): "data", ("sources", "train"): "train", ("ship", "sources"): "sources",
 }  # fmt: skip
 TRAINED_FROM = ("student data", "signals data", "signals student", "train data", "train signals")
-TRAINING = {"run", "terms", "data", "student", "signals", "train", "ship"}  # stages of `tutelage train`
+TRAINING = {"run", "terms", "data", "student", "signals", "train", "sources", "ship"}  # stages of `tutelage train`
 STAGE_FOLDERS = (
     "data", "terms", "collect", "curate", "before", "train", "student", "prove", "ledger/examples", "ledger/selection",
     "signals",
@@ -738,6 +739,7 @@ class _Checker:
         if not (folder / "statement.json").exists():
             if not self.is_collection and not self.is_training:
                 self.found("provenance/statement.json", "is missing: the run is not sealed yet")
+            self._unsealed(note, leaves)
             return
         keys = self._keys(*(self._text(folder / name) for name in ("signer.vkey", "signer.history.json")))
         self._signature("provenance/checkpoint", note, keys)
@@ -774,7 +776,20 @@ class _Checker:
                 self.found(f"provenance/tile/{name}", "is not a tile of this log")
         return levels.get(0, [])
 
+    def _unsealed(self, note: Note, leaves: list[bytes]) -> None:
+        """Nothing is stated of the whole: what you trust is held against the log itself."""
+        before, where = len(self.findings), "provenance/checkpoint"
+        keys = self._keys(self.entries[-1]["signer"] if self.entries else "", "")
+        if keys is not None and self._signature(where, note, keys):
+            known = "" if self.is_trusted else ", a key you did not name (--key)"
+            self.passed("C2SP signed-note", f"the log is signed by {self.signed_by}{known}", before)
+        if self.trust.witness and self._seen_by_witness(note) is None:
+            self.found(where, "is not cosigned by the witness you name")
+        if self.trust.root:
+            self._trusted_root(leaves, -1)
+
     def _trusted_root(self, leaves: list[bytes], sealed_at: int) -> None:
+        """Whether the log ever had the root, and after the entry (-1: none) that what is stated came with."""
         wanted = _hash32(self.trust.root)
         size = next((size for size, root in enumerate(_roots(leaves), 1) if root == wanted), 0)
         if not size:
@@ -999,23 +1014,48 @@ class _Checker:
         """The checkpoint and the table of sources say what the steps took; what was made rests on what was made last."""
         before, latest, tokens = len(self.findings), self.latest, dict[str, int]()
         for stage, name in map(str.split, TRAINED_FROM):
+            if stage == "signals" and "signals" not in latest["train"]["inputs"]:
+                continue  # of an earlier method: nothing rests on them
             rests = latest[stage]["inputs"].get(name) if stage in latest else None
             if rests is not None and rests != _digest(_canonical(latest[name]["outputs"])):
                 self.found(stage, f"rests on another {name} than the one made last; run it again")
-        for by_role in (each for step in self._records("train/consumed.jsonl") for each in step["loss_tokens"]):
-            for role, count in by_role.items():
-                tokens[role] = tokens.get(role, 0) + _number(count)
+        said, taken = _parse(self.read(self.run / "train" / "sources.json"))["rows"], self._taken()
+        for row in taken:
+            if row["role"] not in (BASE_LINEAGE, PROMPT_AUTHOR):
+                tokens[row["role"]] = tokens.get(row["role"], 0) + row["loss_tokens"]
         made, trained = latest["train"]["outputs"], _parse(self.read(self.run / "train" / "checkpoint.json"))
         recorded = (made["train/weights.safetensors"], made["train/consumed.jsonl"], tokens)
         if recorded != (trained["weights"], trained["consumed"], trained["loss_tokens"]):
             self.found("train/checkpoint.json", "is not of these weights and steps")
-        taken = dict.fromkeys(tokens, 0)
-        for row in _parse(self.read(self.run / "train" / "sources.json"))["rows"]:
-            if row["role"] not in (BASE_LINEAGE, PROMPT_AUTHOR):
-                taken[row["role"]] = taken.get(row["role"], 0) + _number(row["loss_tokens"])
-        if taken != tokens:
-            self.found("train/sources.json", f"says {taken}, the steps taken say {tokens}")
+        if said != taken:
+            at = _first_difference(said, taken)
+            what = f"says {said[at:][:1]!s:.400}, the steps taken say {taken[at:][:1]!s:.400}"
+            self.found("train/sources.json", what)
         self.passed("reconciled", "the loss tokens of each source come from the steps taken", before)
+
+    def _taken(self) -> list[dict[str, Any]]:
+        """The table of sources as the steps, the conversations and their authors make it, and the weights that are stated."""
+        latest, stated = self.latest, self.latest["sources"]["config"]
+        used = (latest["student"]["inputs"]["base"], latest["train"]["inputs"].get("teacher"))
+        if (stated["base"]["weights"], stated["teacher"].get("weights")) != used:
+            self.found("sources", "names other weights than the student was made from and taught by")
+        authors = _parse(self.read(self.run / "data" / "authors.json"))["authors"]
+        rows = (row for row in self._records("data/conversations.jsonl") if row["kind"] == "train")
+        whose = {row["id"]: (_number(row["author"]), _number(row["asked_by"])) for row in rows}
+        found: dict[tuple[str, ...], list[Any]] = {}
+        for step in self._records("train/consumed.jsonl"):
+            for name, by_role in zip(step["examples"], step["loss_tokens"], strict=True):
+                if name not in whose:
+                    raise Bad(f"step {step['step']} took {name!r:.80}, not among the conversations to train on")
+                for role, count in (*by_role.items(), (PROMPT_AUTHOR, 0)):
+                    author = authors[whose[name][role == PROMPT_AUTHOR]]
+                    author = stated["teacher"] or author if role == TARGETS[0] else author
+                    row = found.setdefault(_key_of(author | {"role": role}), [set(), 0])
+                    row[0].add(name)
+                    row[1] += _number(count)
+        table = [(*key, len(names), count) for key, (names, count) in sorted(found.items())]
+        table.append((*_key_of(stated["base"] | {"role": BASE_LINEAGE}), 0, 0))
+        return [dict(zip((*ROW_KEY, "examples", "loss_tokens"), row, strict=True)) for row in table]
 
     def outputs(self) -> None:
         """Every file named by the latest statement that wrote it, and nothing beside them."""
@@ -1054,7 +1094,7 @@ class _Checker:
                 made = _digest(_canonical(latest[maker]["outputs"]))
                 if latest[stage]["inputs"][name] != made:
                     self.found(stage, f"rests on another {name} than the one made last; run it again")
-        if self.is_training and "train" in latest:
+        if self.is_training and {"sources", "ship"} & latest.keys():
             self.training()
         if "ship" not in latest and not self.is_collection:
             self.found("ledger/log.jsonl", "no student was shipped in this run yet")

@@ -34,17 +34,23 @@ class Loss:
     gradient: Callable[[torch.Tensor, Any], WithGradient] | None = None
 
     def __call__(self, logits_NV: torch.Tensor, signal: Signal) -> torch.Tensor:
-        """Raises `SignalError` for a signal of another type."""
-        return self.value(logits_NV, self.accept(signal))
+        """Raises `SignalError` for a signal of another type or width."""
+        return self.value(logits_NV, self.accept(signal, logits_NV.shape[-1]))
 
-    def accept(self, signal: Signal) -> Signal:
-        """The signal as this loss takes it: hidden states become a distribution. Raises `SignalError` otherwise."""
+    def accept(self, signal: Signal, columns: int) -> Signal:
+        """The signal as this loss takes it of a student with so many columns: hidden states become a distribution. Raises
+        `SignalError` otherwise, and for a distribution of another width."""
         if self.takes is Dense and isinstance(signal, Hidden):
-            return signal.dense()
+            signal = signal.dense()
         if not isinstance(signal, self.takes):
             raise SignalError(
                 f"{self.name} takes {self.takes.__name__} signals, not {type(signal).__name__}",
                 fix=f"choose a loss that {type(signal).__name__} signals support, or capture {self.takes.__name__} signals",
+            )
+        if isinstance(signal, Dense) and signal.logp_NV.shape[-1] != columns:
+            raise SignalError(
+                f"the student's head has {columns} columns, and the teacher's distribution {signal.logp_NV.shape[-1]}",
+                fix="cut both heads to the tokens there are, model.resize_token_embeddings(len(tokenizer)), before training",
             )
         return signal
 

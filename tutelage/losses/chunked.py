@@ -21,12 +21,11 @@ CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
 
 
 class Part(NamedTuple):
-    """One loss on a set of positions: `weight` scales it, `weight_N` each position where it is given."""
+    """One loss on a set of positions; `weight` scales it."""
 
     loss: Loss
     signal: Signal
     weight: float = 1.0
-    weight_N: torch.Tensor | None = None
 
 
 class Summed(NamedTuple):
@@ -46,7 +45,7 @@ def head_gradients(
     bias_gradient_V: torch.Tensor | None = None, dtype: torch.dtype | None = None, rows: int | None = None,
     fresh: bool = False, look: Callable[[torch.Tensor, slice], Any] | None = None,
 ) -> Summed:  # fmt: skip
-    """Gradients of scale · Σ_parts weight · Σₙ weight_N[n] · lossₙ.
+    """Gradients of scale · Σ_parts weight · Σₙ lossₙ.
 
     `weight_gradient_VD` (and `bias_gradient_V`) are added to in place; None for a head that is not trained; what a `fresh` one
     holds is overwritten, which saves setting it to zero. The product is
@@ -104,18 +103,14 @@ def _logit_gradient(
         one = _of_part(part, logits_NV if last else logits_NV.clone(), at)
         totals[number] += one.nats_N.sum(dtype=torch.float64)
         factor = scale * part.weight
-        weighted_NV = one.gradient_NV
-        if part.weight_N is not None:
-            weighted_NV = weighted_NV.mul_((factor * part.weight_N[at])[:, None])
-        elif factor != 1.0:
-            weighted_NV = weighted_NV.mul_(factor)
+        weighted_NV = one.gradient_NV if factor == 1.0 else one.gradient_NV.mul_(factor)
         slope_NV = weighted_NV if slope_NV is None else slope_NV.add_(weighted_NV)
     assert slope_NV is not None
     return slope_NV
 
 
 def _of_part(part: Part, logits_NV: torch.Tensor, at: slice) -> WithGradient:
-    signal = part.loss.accept(part.signal.rows(at))
+    signal = part.loss.accept(part.signal.rows(at), logits_NV.shape[-1])
     if part.loss.gradient is not None:
         return part.loss.gradient(logits_NV, signal)
     with torch.enable_grad():

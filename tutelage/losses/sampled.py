@@ -17,7 +17,7 @@ from tutelage.signals import Dense, Scored, TopK
 @dataclass(frozen=True, slots=True)
 class Baselined(Scored):
     """`Scored` with a baseline for each position's advantage, `baseline_N` in nats. Any number serves that does not depend on the
-    token drawn at that position."""
+    token drawn at that position, nor on those that follow it."""
 
     baseline_N: torch.Tensor
 
@@ -39,8 +39,8 @@ def sampled_reverse_kl(
     The value of a position is w (log q(y) − log p(y)), without the baseline. It must not be differentiated as it stands: the
     teacher is constant, and ∇ log q(y) alone has mean 0. w = q(y) / q_drawn(y) corrects for the engine that drew the
     token and for weights that have moved since; a position whose ratio leaves [ratio_low, ratio_high] counts as 0, which biases
-    the estimate a little and bounds it. With 0 and ∞ nothing is left out. b comes with a `Baselined` signal, or else is
-    `baseline` for every position: by E[∇ log q] = 0 it changes the variance and not the mean.
+    the estimate a little and bounds it. With 0 and ∞ nothing is left out. b is `baseline`, and with a `Baselined` signal its own
+    added: by E[∇ log q] = 0 it changes the variance and not the mean.
 
     Infinite where the teacher gives the token no probability.
     """
@@ -97,11 +97,18 @@ def _rewards(logits_NV: torch.Tensor, signal: Dense | TopK) -> tuple[torch.Tenso
     return logq_NV.exp(), signal.logp_NV.to(logq_NV.dtype) - logq_NV
 
 
-def leave_one_out(signal: Scored) -> torch.Tensor:
-    """The mean reward log p(y) − log q_drawn(y) of all other positions, [N]: a baseline that needs nothing but scores (Kool et
-    al. 2019, Buy 4 REINFORCE samples). 0 for a single position."""
-    reward_N = signal.logp_N - signal.drawn_logp_N
-    return (reward_N.sum() - reward_N) / max(1, len(reward_N) - 1)
+def leave_one_out(signal: Scored, answer_N: torch.Tensor) -> torch.Tensor:
+    """The mean reward log p(y) − log q_drawn(y) of all tokens of the other answers, [N]: a baseline that needs nothing but scores
+    (Kool et al. 2019, Buy 4 REINFORCE samples). `answer_N` int64 says which answer each position is of, from 0.
+
+    The whole answer is left out, not the position alone: what follows a token was drawn after it, and so depends on it. 0 where
+    there is one answer only.
+    """
+    reward_N = (signal.logp_N - signal.drawn_logp_N).double()
+    sums_A = reward_N.new_zeros(int(answer_N.max()) + 1).index_add_(0, answer_N, reward_N)
+    counts_A = torch.bincount(answer_N)
+    mean_A = (sums_A.sum() - sums_A) / (counts_A.sum() - counts_A).clamp(min=1)
+    return mean_A[answer_N].to(signal.logp_N.dtype)
 
 
 def _estimate(logq_N: torch.Tensor, signal: Scored, baseline: float, ratio_low: float, ratio_high: float) -> Estimate:
@@ -109,5 +116,5 @@ def _estimate(logq_N: torch.Tensor, signal: Scored, baseline: float, ratio_low: 
     # A ratio that is NaN is not outside: it must show, not count as 0.
     weight_N = torch.where((ratio_N < ratio_low) | (ratio_N > ratio_high), 0.0, ratio_N)
     surplus_N = logq_N - signal.logp_N.to(logq_N.dtype)
-    base_N = signal.baseline_N.to(logq_N.dtype) if isinstance(signal, Baselined) else baseline
+    base_N = baseline + (signal.baseline_N.to(logq_N.dtype) if isinstance(signal, Baselined) else 0.0)
     return Estimate(weight_N * surplus_N, weight_N * (surplus_N + base_N))

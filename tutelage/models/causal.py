@@ -5,6 +5,7 @@ T tokens of a packed row, D width of the last hidden state, V vocabulary.
 """
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Causal:
 
     @classmethod
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Causal":
-        """Reads safetensors and runs no code of the folder's. Raises `ResourceError`, and as the constructor."""
+        """Reads safetensors and runs no code of the folder's; without dropout. Raises `ResourceError`, and as the constructor."""
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
@@ -51,7 +52,7 @@ class Causal:
             raise ResourceError(
                 f"{folder} cannot be loaded: {error}", fix="give a Hugging Face model folder"
             ) from error
-        return cls(model)
+        return cls(without_dropout(model))
 
     @property
     def device(self) -> torch.device:
@@ -149,6 +150,23 @@ class Causal:
             return True
         self._inner.set_attn_implementation(self._own_attention)
         return False
+
+
+def without_dropout(model: Any) -> Any:
+    """The model, with every dropout set to 0, in its configuration too: what it learns must be its own distribution, which it
+    writes and is judged with, and not depend on the passes that a step is taken in."""
+    for part in (*model.modules(), model.config, model.config.get_text_config(decoder=True)):
+        if isinstance(part, torch.nn.modules.dropout._DropoutNd):
+            part.p = 0.0
+        for name, value in vars(part).items():
+            if isinstance(value, float) and "drop" in name:
+                setattr(part, name, 0.0)
+    return model
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """The cache under the name that this model's `forward` knows it by: transformers renamed it, architecture by architecture."""
+    return {"cache" if "cache" in signature(model.forward).parameters else "past_key_values": cache}
 
 
 def _near(found_TV: torch.Tensor, expected_TV: torch.Tensor) -> bool:

@@ -7,7 +7,6 @@ computed once. Longer answers are decoded step by step in a left-padded batch wi
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from tutelage.canon import digest_file, digest_of
 from tutelage.errors import ConfigError, DataError, ResourceError
+from tutelage.models.causal import cache_argument
 from tutelage.models.tokens import TextStream, TokenBytes
 from tutelage.records import UNATS_PER_NAT, Message, Position, TokenLogprob
 
@@ -293,12 +293,8 @@ class _Prefixes:
                 best, size = entry, fits
         if len(learnable) >= size + _PREFIX_GAIN_TOKENS:
             cache: Any = DynamicCache()
-            self._model(
-                input_ids=torch.tensor([learnable]),
-                **cache_argument(self._model, cache),
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            named = cache_argument(self._model, cache)
+            self._model(input_ids=torch.tensor([learnable]), **named, use_cache=True, logits_to_keep=1)
             best, size = (learnable, [(layer.keys, layer.values) for layer in cache.layers]), len(learnable)
         if best is None:
             return 0, None
@@ -330,11 +326,6 @@ def _packed(model: Any, prompts: Sequence[tuple[int, ...]], shared: int, cache: 
         use_cache=cache is not None,
         logits_to_keep=sizes_B.cumsum(0) - 1,
     ).logits[0]
-
-
-def cache_argument(model: Any, cache: DynamicCache | None) -> dict[str, Any]:
-    """The cache under the name that this model's `forward` knows it by: transformers renamed it, architecture by architecture."""
-    return {"cache" if "cache" in signature(model.forward).parameters else "past_key_values": cache}
 
 
 def _padded(

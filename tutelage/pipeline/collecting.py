@@ -73,7 +73,8 @@ def _open(config: CollectConfig, run: Run) -> None:
         resolved[table][key] = Path(path).name if path else None
     file = pretty(resolved)
     digest = digest_bytes(file)
-    run.opened({"origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest})
+    opened = {"origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest}
+    run.opened(opened, "collect")
     write_whole(run.folder / "config.json", file)
 
 

@@ -18,6 +18,11 @@ from tutelage.terms.lineage import Lineage, Made, Tie, inherited, of_file, of_fo
 from tutelage.terms.model import AcceptedRisk, Condition, Purpose, TermsEntry, Verdict
 from tutelage.terms.registry import Registry, load_registry
 
+READ_BESIDE = (
+    "config.json", "generation_config.json", "*.safetensors.index.json", "tokenizer*", "*token*.json", "vocab*", "merges*",
+    "chat_template*", "*.model",
+)  # fmt: skip
+
 
 class Gate(NamedTuple):
     """One verdict a subject, one an ancestor of theirs, and all of them together; `conditions` are those that bind this
@@ -167,7 +172,7 @@ def may_ask(config: CollectConfig, today: str) -> Permission:
         today=today,
         accepted_risk=risk_of(prompts.accepted_risk),
     )
-    lineages = (read_lineage(Path(config.teacher.lineage)),) if config.teacher.lineage else ()
+    lineages = lineages_of(config.teacher.path, config.teacher.lineage)
     passed_on = tuple(
         dict.fromkeys(one for each in lineages for one in inherited(each, registry, purpose, today, Tie.TEACHER))
     )
@@ -207,10 +212,20 @@ def release(config: HandedOn, card: str = "", files: tuple[str, ...] = ()) -> Re
 def _parents(config: RunConfig) -> dict[Tie, tuple[Lineage, ...]]:
     """The lineages that lie beside what the run file names: a pinned resource has none."""
     return {
-        Tie.TEACHER: (read_lineage(Path(config.teacher.lineage)),) if config.teacher.lineage else (),
+        Tie.TEACHER: lineages_of(config.teacher.path, config.teacher.lineage),
         Tie.DATA: of_file(Path(config.data.path)) if config.data.path else (),
-        Tie.BASE: of_folder(Path(config.student.path)) if config.student.path else (),
+        Tie.BASE: lineages_of(config.student.path),
     }
+
+
+def lineages_of(weights: str | None, named: str | None = None) -> tuple[Lineage, ...]:
+    """The lineage that is named, and the one that lies beside the weights: in their folder, or in that of their file. Raises
+    `DataError` for one that cannot be read."""
+    found = [read_lineage(Path(named))] if named else []
+    if weights is not None:
+        path = Path(weights)
+        found += of_folder(path.parent if path.is_file() else path)
+    return tuple(dict.fromkeys(found))
 
 
 def judge_ancestors(
@@ -271,6 +286,19 @@ class Base(NamedTuple):
         self.fetch()
         files = self._files()
         return digest_file(files[0]) if len(files) == 1 else digest_of({path.name: digest_file(path) for path in files})
+
+    @property
+    def beside(self) -> str:
+        """Digest of what is read beside the weights (configuration, tokenizer, template, index); empty where nothing is."""
+        if self.folder is None:
+            return ""
+        folder = self.folder.parent if self.folder.is_file() else self.folder
+        files = {path.name: path for pattern in READ_BESIDE for path in folder.glob(pattern) if path.is_file()}
+        return digest_of({name: digest_file(path) for name, path in sorted(files.items())}) if files else ""
+
+    def inputs(self, name: str) -> dict[str, str]:
+        """All that is read, as inputs of a stage: the weights under `name`. Raises as `digest` does."""
+        return {name: self.digest} | ({f"{name}_files": beside} if (beside := self.beside) else {})
 
     def _files(self) -> list[Path]:
         assert self.folder is not None

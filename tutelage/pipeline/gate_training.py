@@ -1,41 +1,50 @@
 """The terms stage of a training: the teacher's weights, whoever wrote the answers, the data, the student's base."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
-
-from tutelage.canon import canonical
-from tutelage.config import CollectConfig, TeacherTable
+from tutelage.collect.conversations import Author
+from tutelage.config import TeacherTable
 from tutelage.errors import ConfigError, TermsError
-from tutelage.jsonl import write_whole
 from tutelage.pipeline.gate import (
     Base,
     Gate,
     broken_already,
     judge_ancestors,
     judge_teacher,
-    require_permitted,
+    lineages_of,
     risk_of,
 )
-from tutelage.run_file import validate
-from tutelage.terms.check import check, combine
+from tutelage.pipeline.talks import answers_in, is_recorded
+from tutelage.terms.check import OWN_ROUTES, check, combine
 from tutelage.terms.conditions import bound, obligations
-from tutelage.terms.lineage import Lineage, Made, Tie, of_file, of_folder, read_lineage
+from tutelage.terms.lineage import Lineage, Made, Tie, of_file
 from tutelage.terms.model import Verdict
 from tutelage.terms.registry import Registry, load_registry
-from tutelage.training_config import ConversationsTable, TrainingConfig, WeightsTable
-
-RECORD = Path("ledger") / "log.jsonl"
+from tutelage.training_config import TrainingConfig, WeightsTable
 
 
 class TrainingGate(NamedTuple):
-    """One verdict a subject in `judged` (`data`, `base`, and where there are any `teacher` and `answers`); the rest as `Gate`."""
+    """One verdict a subject in `judged`: `data`, `base`, and where there are any `teacher`, `answers`, `answers-2` and so on. The
+    rest is as in `Gate`."""
 
     judged: Mapping[str, Verdict]
     gate: Gate
+
+    @property
+    def subjects(self) -> dict[str, list[list[str]]]:
+        """Who was judged, under which licence, by which route and with which risks: where it is told, it is told anew when it
+        changes."""
+        every = {**{name: [verdict] for name, verdict in self.judged.items()}, "inherited": self.gate.inherited}
+        return {
+            name: [
+                [one.subject, one.licence, one.route, *(risk.digest for risk in one.accepted_risks)] for one in verdicts
+            ]
+            for name, verdicts in every.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         value: dict[str, Any] = {name: verdict.to_json() for name, verdict in self.judged.items()}
@@ -75,12 +84,6 @@ def may_train(config: TrainingConfig, today: str) -> TrainingGate:
     return TrainingGate(judged, gate)
 
 
-def require_training(found: TrainingGate, out: Path) -> None:
-    """Raises `TermsError` unless everything permits the training; then writes the verdicts."""
-    require_permitted(found.gate)
-    write_whole(out, canonical(found.to_json()) + b"\n")
-
-
 def base_in(config: TrainingConfig) -> Base:
     """What the student starts from."""
     return Base.of(config.student.base, config.student.path, config.student.licence)
@@ -92,59 +95,63 @@ def teacher_in(config: TrainingConfig) -> Base:
     return Base.of(config.teacher.resource, config.teacher.path, config.teacher.licence)
 
 
-def is_recorded(folder: Path) -> bool:
-    """Whether a folder of answers is one of `tutelage collect`, asked under a verdict on their terms. Raises `ConfigError` when
-    it holds no answers, or those to label questions."""
-    if not (folder / "store").is_dir():
-        raise ConfigError(
-            f"{folder} holds no answers", fix="data.collected names a folder that `tutelage collect` made"
-        )
-    if not (folder / RECORD).exists():
-        return False
-    if not (folder / "data" / "questions.jsonl").exists():
-        raise ConfigError(
-            f"{folder} is no finished collection of open questions",
-            fix="finish `tutelage collect`, or name another folder",
-        )
-    return True
+def teacher_inputs(config: TrainingConfig) -> dict[str, str]:
+    """The teacher's weights and what is read beside them, as inputs of a stage; none where the run file names no teacher."""
+    return teacher_in(config).inputs("teacher") if config.teacher is not None else {}
 
 
 def _judged_data(config: TrainingConfig, registry: Registry, today: str) -> dict[str, Verdict]:
-    """The file; or of a collection its teacher and its questions, anew; or of other answers what a person answers for."""
-    data, purpose, risk = config.data, config.run.purpose, risk_of(config.data.accepted_risk)
-    kept: dict[str, Any] = {"route": "local", "purpose": purpose, "today": today, "accepted_risk": risk}
+    """The file; or of answers each of their authors, as the store names them, and the questions. Whoever takes the risk
+    takes it for all of them."""
+    data, risk = config.data, config.data.accepted_risk
+
+    def judge(subject: str, licence: str, route: str = "local") -> Verdict:
+        return check(
+            registry, subject=subject, licence=licence, route=route, purpose=config.run.purpose, today=today,
+            accepted_risk=risk_of(risk),
+        )  # fmt: skip
+
     if data.collected is None:
-        name = Path(data.path or "").name
-        return {"data": check(registry, subject=name, licence=data.licence or "", **kept)}
+        return {"data": judge(Path(data.path or "").name, data.licence or "")}
     folder = Path(data.collected)
+    if risk is None:
+        _require_verdicts(folder)
+    found = answers_in(folder, data)
+    if risk is None and found.talks.unchecked:
+        raise _unchecked(f"{found.talks.unchecked} of the answers in {folder} have no verdict on their terms")
+    judged = dict.fromkeys(judge(_named(author), author.licence, _route_of(author)) for author in found.talks.authors)
+    answers = {f"answers-{at}" if at > 1 else "answers": one for at, one in enumerate(judged, 1)}
+    return answers | {"data": judge(found.asked_by.teacher, found.asked_by.licence)}
+
+
+def _require_verdicts(folder: Path) -> None:
+    """Raises `TermsError` for answers that nobody was asked about, and for those of a teacher whose ancestors are not here."""
     if not is_recorded(folder):
-        if risk is None:
+        raise _unchecked(f"the answers in {folder} were captured or imported: no terms were checked for them")
+    for path in sorted((folder / "terms").glob("*.json")):
+        try:
+            ancestors = json.loads(path.read_bytes())["inherited"]
+        except (OSError, ValueError, LookupError, TypeError):
+            raise ConfigError(f"{path} cannot be read", fix="restore the folder from a copy") from None
+        if ancestors:
             raise TermsError(
-                f"the answers in {folder} were captured or imported: no terms were checked for them",
-                fix="collect them with `tutelage collect`, or let a named person take the risk: data.accepted_risk",
+                f"the teacher of {folder} is itself a student, and the folder does not hold its lineage",
+                fix="export the answers and put the lineage beside them as NAME.lineage.json, or set data.accepted_risk",
             )
-        return {"data": check(registry, subject=f"answers in {folder.name}", licence=data.licence or "", **kept)}
-    asked = _collection(folder, data)
-    teacher = asked.teacher.model_copy(update={"accepted_risk": data.accepted_risk})
-    prompts = check(registry, subject=Path(asked.prompts.path).name, licence=asked.prompts.licence, **kept)
-    return {"answers": judge_teacher(registry, teacher, purpose, today), "data": prompts}
 
 
-def _collection(folder: Path, data: ConversationsTable) -> CollectConfig:
-    """The configuration that answers were collected under."""
-    try:
-        raw = orjson.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{folder / 'config.json'} cannot be read: {error}", fix="restore the folder from a copy"
-        ) from error
-    found = validate(CollectConfig, raw, str(folder / "config.json"))
-    if found.teacher.lineage and data.accepted_risk is None:
-        raise ConfigError(
-            f"the teacher of {folder} is itself a student, and the folder does not hold its lineage",
-            fix="export the answers and put the lineage beside them as NAME.lineage.json, or set data.accepted_risk",
-        )
-    return found
+def _unchecked(problem: str) -> TermsError:
+    fix = "collect them with `tutelage collect`, or let a named person take the risk: data.accepted_risk"
+    return TermsError(problem, fix=fix)
+
+
+def _route_of(author: Author) -> str:
+    """By what route the terms gate knows how the answers were had."""
+    return author.route if author.route in OWN_ROUTES else author.provider or "local"
+
+
+def _named(author: Author) -> str:
+    return author.teacher if author.route in OWN_ROUTES else f"{author.teacher} at {_route_of(author)}"
 
 
 def _as_teacher(table: WeightsTable) -> TeacherTable:
@@ -154,27 +161,22 @@ def _as_teacher(table: WeightsTable) -> TeacherTable:
 
 
 def _parents(config: TrainingConfig) -> dict[Tie, tuple[Lineage, ...]]:
-    teacher, data, student = config.teacher, config.data, config.student
-    from_teacher: tuple[Lineage, ...] = ()
-    if teacher is not None:
-        told = (read_lineage(Path(teacher.lineage)),) if teacher.lineage else ()
-        from_teacher = told or _of_weights(teacher.path)
+    teacher, data = config.teacher, config.data
     return {
-        Tie.TEACHER: from_teacher,
+        Tie.TEACHER: lineages_of(teacher.path, teacher.lineage) if teacher else (),
         Tie.DATA: of_file(Path(data.path)) if data.path else (),
-        Tie.BASE: _of_weights(student.path),
+        Tie.BASE: lineages_of(config.student.path),
     }
 
 
-def _of_weights(path: str | None) -> tuple[Lineage, ...]:
-    return of_folder(Path(path)) if path and Path(path).is_dir() else ()
-
-
 def _lineage(name: str, judged: Mapping[str, Verdict], parents: Mapping[Tie, tuple[Lineage, ...]]) -> Lineage:
-    """What the student carries on: answers and weights may come from two teachers."""
+    """What the student carries on: answers and weights may come from several teachers."""
     direct = {tie: judged[str(tie)] for tie in (Tie.TEACHER, Tie.DATA, Tie.BASE) if str(tie) in judged}
     found = Lineage.of(name, Made.STUDENT, direct, parents)
-    if "answers" not in judged:
-        return found
-    more = Lineage.of(name, Made.STUDENT, {Tie.TEACHER: judged["answers"]}, {})
-    return replace(found, ancestors=tuple(dict.fromkeys((*more.ancestors, *found.ancestors))))
+    more = [Lineage.of(name, Made.STUDENT, {Tie.TEACHER: one}, {}) for one in _answers(judged)]
+    every = (*(ancestor for each in more for ancestor in each.ancestors), *found.ancestors)
+    return replace(found, ancestors=tuple(dict.fromkeys(every)))
+
+
+def _answers(judged: Mapping[str, Verdict]) -> list[Verdict]:
+    return [verdict for name, verdict in judged.items() if name.startswith("answers")]

@@ -13,7 +13,7 @@ from tutelage.errors import ConfigError, TermsError
 from tutelage.jsonl import pretty, write_whole, writing
 from tutelage.pipeline.gate import release
 from tutelage.pipeline.gate_training import TrainingGate, base_in, teacher_in
-from tutelage.pipeline.talks import BEFORE
+from tutelage.pipeline.talks import BEFORE, SOURCES
 from tutelage.pipeline.teaching_plan import token_count, with_adapters
 from tutelage.ship.notices import write_notices
 from tutelage.ship.student import ship
@@ -110,6 +110,6 @@ def _told(config: TrainingConfig, folder: Path, facts: dict[str, Any]) -> Told:
         loss=facts["loss"],
         signal=facts["signal"],
         prefix="the data's text" if not share else f"the student's own text in {share:.0%} of the steps",
-        sources=json.loads((folder / "train" / "sources.json").read_bytes())["rows"],
+        sources=json.loads((folder / SOURCES).read_bytes())["rows"],
         facts=facts,
     )

@@ -11,7 +11,7 @@ import functools
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import tutelage
 from tutelage.canon import canonical, decimals, digest_bytes, digest_file, digest_of
-from tutelage.errors import StorageError
+from tutelage.errors import ConfigError, StorageError
 from tutelage.hardware import describe
 from tutelage.jsonl import write_whole
 from tutelage.ledger.keys import Signer
@@ -88,8 +88,20 @@ class Run:
         """Scratch space of an unfinished stage; a changed stage gets a fresh one."""
         return self.folder / "work" / f"{name}-{digest.removeprefix('sha256:')[:12]}"
 
-    def opened(self, facts: Facts) -> None:
-        """Records the resolved configuration and the claims before anything is asked, unless the last start had the same."""
+    def require_kind(self, kind: str) -> None:
+        """Raises `ConfigError` when the folder is the record of another command than `kind` ("run", "collect", "train"): to be
+        asked before anything is written over what is there."""
+        found = _kind_of(self.log.statements())
+        if found not in ("", kind):
+            raise ConfigError(
+                f"{self.folder} is the record of `tutelage {found}`, not of `tutelage {kind}`",
+                fix="choose another --out, or another run.name",
+            )
+
+    def opened(self, facts: Facts, kind: str) -> None:
+        """Records the resolved configuration and the claims before anything is asked, unless the last start had the same. Raises
+        as `require_kind` does."""
+        self.require_kind(kind)
         digest = digest_of(facts)
         opened = [entry.stage_digest for entry in self.log.statements() if entry.kind == "opened"]
         if opened[-1:] != [digest]:
@@ -212,6 +224,16 @@ def _tell_of_reading(store: Path, progress: Progress) -> None:
     size = sum(path.stat().st_size for path in store.glob("*.seg"))
     if size > _SILENT_BYTES and not (store / "index.sqlite").exists():
         progress.say(f"store: its index is made anew from {size / 1e9:.1f} GB of answers, about {size / 1e8:.0f} s")
+
+
+def _kind_of(entries: Iterable[Statement]) -> str:
+    """Which command a log is of: the one with a claim, the one with open questions, or the other; empty while that is open."""
+    stages: set[str] = set()
+    for entry in entries:
+        if entry.kind == "opened" and "claim" in entry.facts:
+            return "run"
+        stages.add(entry.stage)
+    return "collect" if "questions" in stages else "train" if stages - {"run", "terms"} else ""
 
 
 def origin_of(run_key: bytes) -> str:

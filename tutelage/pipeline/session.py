@@ -64,7 +64,8 @@ class Session:
                 "claim": claim.to_json(),
                 "claim_digest": claim.digest,
                 "power_ppm": round(1e6 * power(self.config)),
-            }
+            },
+            "run",
         )
         write_whole(self.folder / "config.json", file)
         return claim

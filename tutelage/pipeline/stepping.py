@@ -12,10 +12,10 @@ import torch
 from tutelage.canon import canonical, decimals, digest_file, digest_of
 from tutelage.jsonl import read_lines, write_lines, write_whole
 from tutelage.models.causal import Causal
-from tutelage.pipeline.gate_training import teacher_in
+from tutelage.pipeline.gate_training import teacher_inputs
 from tutelage.pipeline.learning import last_of_each_step
 from tutelage.pipeline.run import Done, Facts, Run
-from tutelage.pipeline.talks import BEFORE, SIGNALS, Sides, consumed, sides_in, sources
+from tutelage.pipeline.talks import BEFORE, SIGNALS, Sides, consumed, sides_in
 from tutelage.pipeline.teaching_check import check_pupil, check_teacher
 from tutelage.pipeline.teaching_plan import (
     Lesson,
@@ -29,6 +29,7 @@ from tutelage.pipeline.teaching_plan import (
     load_pupil,
     load_teacher,
     roles_of,
+    teacher_precision,
     teaching_of,
 )
 from tutelage.records import Checkpoint
@@ -38,6 +39,7 @@ from tutelage.train.capture import capture, size_of
 from tutelage.train.chain import build_chain, place_segments
 from tutelage.train.checkpoint import save_weights
 from tutelage.train.examples import Example, render
+from tutelage.train.health import Start
 from tutelage.train.loop import Loop, precision
 from tutelage.train.loop import train as loop
 from tutelage.train.numerics import numerics
@@ -46,9 +48,10 @@ from tutelage.train.step import Look
 from tutelage.train.tracking import tracked
 from tutelage.training_config import TrainingConfig
 
+JOURNAL = "journal.jsonl"
 NOT_METRICS = ("rows", "examples", "example_tokens")  # of a journal's line: consumed.jsonl has them
 FILES = (
-    "weights.safetensors", "metrics.jsonl", "consumed.jsonl", "sources.json", "segments", "chain.jsonl",
+    "weights.safetensors", "metrics.jsonl", "consumed.jsonl", "segments", "chain.jsonl",
     "checkpoint.json",
 )  # fmt: skip
 
@@ -106,16 +109,18 @@ def signals(config: TrainingConfig, method: Method, run: Run, data: Done, made: 
         sides = sides_in(run.folder)
         rows = rendered(config, run, pupil, sides)
         seen = check_pupil(config, pupil, rows.train, run.progress.say)
-        seen |= check_teacher(config, method, pupil, teacher, sides.train, rows.train, run.progress.say)
+        seen |= check_teacher(
+            config, method, pupil, teacher, sides.train, rows.train, rows.validation, run.progress.say
+        )
         every = (*rows.train, *rows.validation)
         kind = kind_of(config.method, method.signal, teacher)
-        identity = identity_of(kind, teacher_in(config).digest, teacher.digest, pupil, every)
+        identity = identity_of(config, kind, teacher.digest, pupil, every)
         size = size_of(every, teacher.model, pupil.tokens, kind)
         run.progress.say(f"signals: {kind.name}, about {size / 1e6:,.1f} MB on the disk")
         if (out / "cache.json").exists() and identity_in(out)["identity"] != identity.described():
             shutil.rmtree(out)  # of another try, with another teacher, template or kind
         with SignalWriter(out, identity) as writer:
-            capture(every, teacher.model, pupil.tokens, writer, run.progress, config.run.seed)
+            capture(every, teacher.model, pupil.tokens, writer, run.progress, config.run.seed, run.stop)
         facts = {"positions": writer.positions, "bytes": writer.bytes, "expected_bytes": size}
         run.progress.say(
             f"signals: {writer.bytes / 1e6:,.1f} MB, {writer.bytes / writer.positions:.1f} bytes a position"
@@ -125,8 +130,8 @@ def signals(config: TrainingConfig, method: Method, run: Run, data: Done, made: 
     table = config.method
     kept = {"threshold": {"c": table.c}, "random": {"draws": table.draws}, "top-k": {"k": table.k}}
     settings = {"signal": method.signal, **kept.get(method.signal, {}), "seed": config.run.seed,
-                "max_tokens": config.data.max_tokens, "lora": config.student.lora is not None}  # fmt: skip
-    inputs = {"data": data.outputs_digest, "student": made.outputs_digest, "teacher": teacher_in(config).digest}
+                "max_tokens": config.data.max_tokens, "precision": teacher_precision(config)}  # fmt: skip
+    inputs = {"data": data.outputs_digest, "student": made.outputs_digest} | teacher_inputs(config)
     return run.stage("signals", 1, settings, inputs, (SIGNALS,), work)
 
 
@@ -150,8 +155,8 @@ def train(
     inputs = {"data": data.outputs_digest, "student": made.outputs_digest}
     inputs |= {"signals": captured.outputs_digest} if captured else {}
     if config.teacher is not None:
-        inputs["teacher"] = teacher_in(config).digest
-        settings["teacher_precision"] = config.teacher.precision
+        inputs |= teacher_inputs(config)
+        settings["teacher_precision"] = teacher_precision(config)
     return run.stage("train", 1, settings, inputs, tuple(f"train/{name}" for name in FILES), work)
 
 
@@ -186,15 +191,18 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
         seen = check_pupil(config, pupil, rows.train, run.progress.say)
         if config.teacher is not None:
             teacher = load_teacher(config)
-            seen |= check_teacher(config, method, pupil, teacher, sides.train, rows.train, run.progress.say)
+            seen |= check_teacher(
+                config, method, pupil, teacher, sides.train, rows.train, rows.validation, run.progress.say
+            )
     teaching = teaching_of(config, method, teacher, cache)
     roles = roles_of(config, teaching)
-    lesson = lesson_of(
-        config, pupil, rows.train, rows.validation, teaching, judged_by(method, teacher, teaching), run.progress.say
-    )
     # Under its own name: other numerics make other bits, so what was begun under them is not gone on with here.
     scratch /= digest_of(bound)[-12:]
     scratch.mkdir(parents=True, exist_ok=True)
+    journal = scratch / JOURNAL
+    start = Start.of(last_of_each_step(journal) if journal.exists() else ())
+    judging = judged_by(method, teacher, teaching)
+    lesson = lesson_of(config, pupil, rows.train, rows.validation, teaching, judging, run.progress.say, start)
     began = time.monotonic()
     try:
         before = _before(config, lesson, pupil.model, scratch)
@@ -235,7 +243,7 @@ def _steps(
 ) -> dict[str, Any]:  # fmt: skip
     """What is known of the best weights, which the student holds afterwards."""
     torch.manual_seed(config.run.seed)  # last: what loading draws must not matter
-    with (scratch / "journal.jsonl").open("a", encoding="utf-8") as journal:
+    with (scratch / JOURNAL).open("a", encoding="utf-8") as journal:
         print(file=journal)  # ends a line that a killed run may have left torn
 
         def log(entry: dict[str, Any]) -> None:
@@ -248,14 +256,12 @@ def _steps(
 
 def _write(config: TrainingConfig, run: Run, model: Any, scratch: Path, roles: Sequence[str], best_step: int) -> int:
     """All files of the stage; returns how many steps were taken."""
-    out, steps = run.folder / "train", last_of_each_step(scratch / "journal.jsonl")
+    out, steps = run.folder / "train", last_of_each_step(scratch / JOURNAL)
     lines = ({name: value for name, value in step.items() if name not in NOT_METRICS} for step in steps)
     write_whole(out / "metrics.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     for step in steps:  # what is told of the conversations is what the optimizer divided by
         assert sum(step["example_tokens"]) == step[roles[0]], step["step"]
-    taken = list(consumed(steps, roles))
-    write_lines(out / "consumed.jsonl", taken)
-    write_whole(out / "sources.json", canonical({"rows": sources(config, run.folder, taken)}) + b"\n")
+    write_lines(out / "consumed.jsonl", consumed(steps, roles))
     save_weights(out / "weights.safetensors", model)
     place_segments(scratch / "segments", out / "segments")
     chain = build_chain(out, digest_file(run.folder / BEFORE / "model.safetensors"))

@@ -1,4 +1,4 @@
-"""The conversations of a training as its data stage wrote them, and what its steps took of whom."""
+"""The conversations of a training: answers that were collected, what the data stage wrote, what the steps took of whom."""
 
 import json
 from collections import Counter
@@ -6,15 +6,80 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tutelage.collect.conversations import Author
+from tutelage.canon import digest_file, digest_of
+from tutelage.collect.conversations import Author, Talks, stored_talks
+from tutelage.errors import ConfigError
 from tutelage.jsonl import read_lines
-from tutelage.pipeline.gate_training import base_in, teacher_in
 from tutelage.records import Role
-from tutelage.training_config import TrainingConfig
+from tutelage.store.store import Store
+from tutelage.training_config import ConversationsTable
 
 BEFORE, SIGNALS = "before", "signals"
 TALKS = Path("data") / "conversations.jsonl"
 AUTHORS = Path("data") / "authors.json"
+SOURCES = Path("train") / "sources.json"
+CONSUMED = Path("train") / "consumed.jsonl"
+QUESTIONS, ANSWERS = Path("data") / "questions.jsonl", Path("collect") / "exchanges.jsonl"  # of a collection
+
+
+def is_recorded(folder: Path) -> bool:
+    """Whether a folder of answers is one of `tutelage collect`, asked under a verdict on their terms. Raises `ConfigError` when
+    it holds no answers, or those to label questions."""
+    if not (folder / "store").is_dir():
+        raise ConfigError(
+            f"{folder} holds no answers", fix="data.collected names a folder that `tutelage collect` made"
+        )
+    if not (folder / "ledger" / "log.jsonl").exists():
+        return False
+    if not all((folder / file).exists() for file in (QUESTIONS, ANSWERS)):
+        raise ConfigError(
+            f"{folder} is no finished collection of open questions",
+            fix="finish `tutelage collect`, or name another folder",
+        )
+    return True
+
+
+def digest_of_answers(folder: Path) -> str:
+    """Of a collection's answers and questions, or of all that is in a store."""
+    files = [folder / ANSWERS, folder / QUESTIONS] if is_recorded(folder) else sorted((folder / "store").glob("*.seg"))
+    return digest_of({file.name: digest_file(file) for file in files})
+
+
+class Answers(NamedTuple):
+    """What was collected, and who wrote the questions: their file; of captured and imported answers nobody knows."""
+
+    talks: Talks
+    asked_by: Author
+
+
+def answers_in(folder: Path, table: ConversationsTable) -> Answers:
+    """Those of a collection, or of all of a store. Raises `ConfigError` as `is_recorded` does, and for answers to questions that
+    are not in the folder; `DataError` when there is no answer."""
+    recorded = is_recorded(folder)
+    rows = list(read_lines(folder / ANSWERS)) if recorded else []
+    with Store(folder / "store") as store:
+        addresses = [row["address"] for row in rows]
+        if not recorded:
+            addresses = list(dict.fromkeys(line.value["request_digest"] for line in store.records("exchange")))
+        talks = stored_talks(store.pairs(addresses), table)
+    if not recorded:
+        return Answers(talks, Author(f"questions in {folder.name}", "", "", "file", ""))
+    return Answers(talks, _author_of({row["prompt"] for row in rows}, folder))
+
+
+def _author_of(asked: set[str], folder: Path) -> Author:
+    """The file that a collection's questions come from; it has one."""
+    authors = {}
+    for line in read_lines(folder / QUESTIONS):
+        if line["prompt_id"] in asked:
+            author = Author(line["source"], line["source_digest"], "", "file", line["licence"])
+            authors[author] = authors.get(author, 0) + 1
+    if len(authors) != 1 or sum(authors.values()) != len(asked):
+        raise ConfigError(
+            f"{folder} was begun again with other questions than those that were answered",
+            fix="finish `tutelage collect` there, or name another folder",
+        )
+    return next(iter(authors))
 
 
 def texts_in(folder: Path) -> list[str]:
@@ -24,12 +89,11 @@ def texts_in(folder: Path) -> list[str]:
 
 
 class Sides(NamedTuple):
-    """Conversations as (id, messages), to train on and to judge by; those whose answer was cut; and each one's author."""
+    """Conversations as (id, messages), to train on and to judge by, and those whose answer was cut."""
 
     train: list[tuple[str, list[dict[str, Any]]]]
     validation: list[tuple[str, list[dict[str, Any]]]]
     cut: frozenset[str]
-    author: dict[str, int]
 
 
 def sides_in(folder: Path) -> Sides:
@@ -38,34 +102,28 @@ def sides_in(folder: Path) -> Sides:
     train, validation = (
         [(row["id"], row["messages"]) for row in rows if row["kind"] == kind] for kind in ("train", "validation")
     )
-    cut = frozenset(row["id"] for row in rows if row["cut"])
-    return Sides(train, validation, cut, {row["id"]: row["author"] for row in rows})
+    return Sides(train, validation, frozenset(row["id"] for row in rows if row["cut"]))
 
 
-def sources(config: TrainingConfig, folder: Path, steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def sources(folder: Path, teacher: Author | None, base: Author) -> list[dict[str, Any]]:
     """Who gave how many loss tokens, in which role, over how many conversations, from the steps that were taken."""
     authors = [Author(**one) for one in json.loads((folder / AUTHORS).read_bytes())["authors"]]
-    author, tokens, seen = sides_in(folder).author, Counter[tuple[str, ...]](), dict[tuple[str, ...], set[str]]()
-    soft: Author | None = None
-    if config.teacher is not None:
-        teacher = teacher_in(config)
-        soft = Author(teacher.name, teacher.digest, "local", "embedded", teacher.licence)
-    for step in steps:
+    whose = {row["id"]: (authors[row["author"]], authors[row["asked_by"]]) for row in read_lines(folder / TALKS)}
+    tokens, seen = Counter[tuple[str, ...]](), dict[tuple[str, ...], set[str]]()
+    for step in read_lines(folder / CONSUMED):
         for name, by_role in zip(step["examples"], step["loss_tokens"], strict=True):
-            for role, count in by_role.items():
-                who = soft if role == Role.SOFT_TARGET and soft is not None else authors[author[name]]
+            author, asked_by = whose[name]
+            parts = [
+                (teacher or author if role == Role.SOFT_TARGET else author, role, by_role[role]) for role in by_role
+            ]
+            for who, role, count in (*parts, (asked_by, str(Role.PROMPT_AUTHOR), 0)):  # whose text it all hangs on
                 tokens[*who, role] += count
                 seen.setdefault((*who, role), set()).add(name)
-            asked = (*authors[author[name]], str(Role.PROMPT_AUTHOR))  # who wrote the text that it all hangs on
-            tokens[asked] += 0
-            seen.setdefault(asked, set()).add(name)
-    base = base_in(config)
     found = [
         {**Author(*key[:5])._asdict(), "role": key[5], "examples": len(seen[key]), "loss_tokens": count}
         for key, count in sorted(tokens.items())
     ]
-    whole = Author(base.name, base.digest, "", "file", base.licence)
-    return [*found, {**whole._asdict(), "role": str(Role.BASE_LINEAGE), "examples": 0, "loss_tokens": 0}]
+    return [*found, {**base._asdict(), "role": str(Role.BASE_LINEAGE), "examples": 0, "loss_tokens": 0}]
 
 
 def consumed(steps: Sequence[dict[str, Any]], roles: Sequence[str]) -> Iterator[dict[str, Any]]:

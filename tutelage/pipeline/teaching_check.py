@@ -44,31 +44,51 @@ def check_pupil(
 
 def check_teacher(
     config: TrainingConfig, method: Method, pupil: Reader, teacher: Reader, talks: Conversations,
-    examples: Sequence[Example], tell: Callable[[str], Any],
+    examples: Sequence[Example], validation: Sequence[Example], tell: Callable[[str], Any],
 ) -> dict[str, int]:  # fmt: skip
     """Teacher and student together: the same tokens, ends and width; and what the answers cost the teacher as the student's
     template writes them, beside its own. Facts in micro-nats."""
     require_same_tokens(pupil.spelled, teacher.spelled, method.loss)
     _require_width(teacher.model, pupil.tokens)
-    longest = max(len(example.ids) for example in examples)
-    if longest > teacher.model.limit:
-        raise DataError(
-            f"a conversation has {longest} tokens, the teacher reads {teacher.model.limit}",
-            fix=f"set data.max_tokens = {teacher.model.limit} or less",
-        )
+    _require_room(config, teacher.model.limit, examples, validation)
     found = [Rendering(OURS, nats_a_token(teacher.model, examples, "teacher"))]
-    if teacher.tokenizer.chat_template:
-        same_ends(sorted(end_of_turn_ids(pupil.tokenizer)), sorted(end_of_turn_ids(teacher.tokenizer)))
-        own = render(_of(talks, examples), teacher.tokenizer, teacher.model.limit).examples
-        found.append(Rendering(THEIRS, nats_a_token(teacher.model, own, "teacher")))
+    own_template = config.student.template is None  # whoever wrote another one meant it
+    try:
+        if teacher.tokenizer.chat_template:
+            same_ends(sorted(end_of_turn_ids(pupil.tokenizer)), sorted(end_of_turn_ids(teacher.tokenizer)))
+            own = render(_of(talks, examples), teacher.tokenizer, teacher.model.limit).examples
+            found.append(Rendering(THEIRS, nats_a_token(teacher.model, own, "teacher")))
+    except (ConfigError, DataError) as error:
+        if own_template:
+            raise ConfigError(f"under the teacher's own template: {error.message}", fix=error.fix) from error
+        tell(f"warning: under the teacher's own template: {error.message}")
     tell("look: they cost the teacher " + ", ".join(f"{one.teacher_nats:.3f} under {one.name}" for one in found))
     try:
         choose_rendering(found, OURS)
     except TutelageError as error:
-        if config.student.template is None:
+        if own_template:
             raise
-        tell(f"warning: {error.message}")  # whoever wrote a template of their own meant it
+        tell(f"warning: {error.message}")
     return {"teacher_unats": round(1e6 * found[0].teacher_nats)}
+
+
+def _require_room(
+    config: TrainingConfig, limit: int, examples: Sequence[Example], validation: Sequence[Example]
+) -> None:
+    """Whatever the teacher is to read fits its context: the data's text, and the student's own."""
+    longest = max(len(example.ids) for example in (*examples, *validation))
+    if longest > limit:
+        raise DataError(
+            f"a conversation has {longest} tokens, the teacher reads {limit}",
+            fix=f"set data.max_tokens = {limit} or less",
+        )
+    new, asked = config.method.max_new_tokens, max(example.targets[0] for example in examples)
+    if config.method.student_share and asked + new > limit:
+        raise ConfigError(
+            f"the longest question has {asked} tokens; with method.max_new_tokens = {new} that is more than the {limit} "
+            "that the teacher reads",
+            fix=f"lower max_new_tokens to {max(1, limit - asked)} or less, or lower data.max_tokens",
+        )
 
 
 def _of(talks: Conversations, examples: Sequence[Example]) -> Conversations:

@@ -14,12 +14,12 @@ from tutelage.losses.catalogue import make
 from tutelage.models.causal import Causal
 from tutelage.models.kernels import economical
 from tutelage.models.tokens import TokenBytes
-from tutelage.pipeline.gate_training import teacher_in
+from tutelage.pipeline.gate_training import teacher_in, teacher_inputs
 from tutelage.records import Role
 from tutelage.store.signal_kinds import Draws, HiddenStates, Kind, Threshold, TopKTail
 from tutelage.store.signals import Identity, SignalCache, identity_in
 from tutelage.train.examples import Example, end_of_turn_ids
-from tutelage.train.health import Finding
+from tutelage.train.health import Finding, Start
 from tutelage.train.judging import HeldOutJudge
 from tutelage.train.loop import Source, plan_steps
 from tutelage.train.lora import TARGETS, add_lora
@@ -30,7 +30,15 @@ from tutelage.train.preflight import choose_signal, require_finite
 from tutelage.train.rollout import Roller, end_ids
 from tutelage.train.rollout_local import LocalRoller
 from tutelage.train.student import load_base, load_student
-from tutelage.train.teaching import CachedTeacher, LiveTeacher, ScoringTeacher, Teaching, Together, Words
+from tutelage.train.teaching import (
+    CachedTeacher,
+    LiveTeacher,
+    ScoringTeacher,
+    Teaching,
+    Together,
+    Words,
+    require_drawn_at_1,
+)
 from tutelage.training_config import MethodTable, TrainingConfig
 
 
@@ -81,6 +89,7 @@ def method_of(config: TrainingConfig) -> Method:
         raise ConfigError(
             f"{loss.name} needs a teacher's weights", fix='name them under [teacher], or use "cross-entropy"'
         )
+    require_drawn_at_1(loss, table.temperature)
     if table.text_weight and (signal == "text" or table.student_share):
         why = "is that already" if signal == "text" else "on the student's own text teaches nothing"
         raise ConfigError(
@@ -118,12 +127,17 @@ def load_teacher(config: TrainingConfig) -> Reader:
     assert config.teacher is not None
     model, tokenizer = load_base(teacher_in(config).fetch())
     require_finite(model, "teacher")
-    if uses_bf16(config.teacher.precision):
-        model = model.to(torch.bfloat16)
+    model = model.to(getattr(torch, teacher_precision(config)))
     economical(model)
     teacher = Causal(model)
     teacher.model.eval().requires_grad_(False)
     return Reader(teacher, tokenizer, token_count(tokenizer))
+
+
+def teacher_precision(config: TrainingConfig) -> str:
+    """Of the teacher's weights on this machine: "float32" or "bfloat16"."""
+    assert config.teacher is not None
+    return "bfloat16" if uses_bf16(config.teacher.precision) else "float32"
 
 
 def kind_of(table: MethodTable, signal: str, teacher: Reader | None) -> Kind:
@@ -138,17 +152,17 @@ def kind_of(table: MethodTable, signal: str, teacher: Reader | None) -> Kind:
 
 
 def identity_of(
-    kind: Kind, teacher: str, teacher_tokenizer: str, pupil: Reader, examples: Sequence[Example]
+    config: TrainingConfig, kind: Kind, teacher_tokenizer: str, pupil: Reader, examples: Sequence[Example]
 ) -> Identity:
-    """What a cache of these examples must have been captured for. `teacher` is the digest of its weights."""
+    """What a cache of these examples must have been captured for."""
     return Identity(
         kind=kind,
-        teacher=teacher,
+        teacher=digest_of({**teacher_inputs(config), "precision": teacher_precision(config)}),
         tokenizer=teacher_tokenizer,
         student_tokenizer=pupil.digest,
         template=digest_bytes(pupil.tokenizer.chat_template.encode()),
         dataset=digest_of([example.key for example in examples]),
-        sampling="as given",
+        sampling=f"as given; draws by seed {config.run.seed}",
         logprobs="raw",
         vocabulary=pupil.tokens,
     )
@@ -161,7 +175,7 @@ def cached(
     teacher = load_teacher(config) if method.signal == "hidden" else None
     kind = kind_of(config.method, method.signal, teacher)
     said = identity_in(folder)["identity"]["tokenizer"]
-    return SignalCache(folder, identity_of(kind, teacher_in(config).digest, said, pupil, examples))
+    return SignalCache(folder, identity_of(config, kind, said, pupil, examples))
 
 
 def teaching_of(config: TrainingConfig, method: Method, teacher: Reader | None, cache: SignalCache | None) -> Teaching:
@@ -188,9 +202,10 @@ def judged_by(method: Method, teacher: Reader | None, teaching: Teaching) -> Tea
 
 def lesson_of(
     config: TrainingConfig, pupil: Reader, train: Sequence[Example], validation: Sequence[Example], teaching: Teaching,
-    judging: Teaching, tell: Callable[[str], Any],
+    judging: Teaching, tell: Callable[[str], Any], start: Start,
 ) -> Lesson:  # fmt: skip
-    """Source and judge. Each kind of trouble with the student's answers is told once."""
+    """Source and judge. Each kind of trouble with the student's answers is told once; `start` is what was usual when training
+    began."""
     table, method = table_of(config, len(train)), config.method
     reader = LocalRoller(pupil.model.model, ends_of(pupil))
     judge = HeldOutJudge(
@@ -208,7 +223,7 @@ def lesson_of(
     roller = roller_of(config, pupil)
     source = RolloutSource(
         train, pupil.model, roller, teaching, table, config.run.seed, max_new_tokens=method.max_new_tokens,
-        temperature=method.temperature, student_share=method.student_share, warn=warn,
+        temperature=method.temperature, student_share=method.student_share, warn=warn, start=start,
     )  # fmt: skip
     return Lesson(source, judge, roller.close)
 

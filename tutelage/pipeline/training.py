@@ -1,18 +1,28 @@
-"""Training on conversations, stage by stage: terms, data, student, signals, train, ship. torch is imported when it runs."""
+"""Training on conversations: terms, data, student, signals, train, sources, ship. torch is imported when it runs."""
 
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from tutelage.canon import canonical, digest_bytes, digest_file, digest_of
-from tutelage.collect.conversations import Talks, read_talks, split, stored_talks
-from tutelage.errors import DataError, TermsError
-from tutelage.jsonl import pretty, read_lines, write_lines, write_whole
-from tutelage.pipeline.gate_training import TrainingGate, base_in, is_recorded, may_train, require_training
+from tutelage.canon import canonical, digest_bytes, digest_file
+from tutelage.collect.conversations import Author, read_talks, split
+from tutelage.errors import DataError
+from tutelage.jsonl import pretty, write_lines, write_whole
+from tutelage.pipeline.gate import require_permitted
+from tutelage.pipeline.gate_training import TrainingGate, base_in, may_train, teacher_in
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.session import today
-from tutelage.pipeline.talks import AUTHORS, BEFORE, TALKS, texts_in
-from tutelage.store.store import Store
+from tutelage.pipeline.talks import (
+    AUTHORS,
+    BEFORE,
+    SOURCES,
+    TALKS,
+    answers_in,
+    digest_of_answers,
+    is_recorded,
+    sources,
+    texts_in,
+)
 from tutelage.training_config import TrainingConfig
 
 STUDENT = "student"
@@ -52,7 +62,8 @@ def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
     made = _student(config, run, data)
     captured = signals(config, method, run, data, made)
     trained = train(config, method, run, data, made, captured, track)
-    _ship(config, gate, run, made, trained)
+    told = _sources(config, run, data, trained)
+    _ship(config, gate, run, made, trained, told)
     facts = {**made.facts, **trained.facts}
     return Trained(*(facts[name] for name in Trained._fields))
 
@@ -67,21 +78,22 @@ def _open(config: TrainingConfig, run: Run) -> None:
     resolved["ship"]["licence_files"] = [Path(path).name for path in resolved["ship"]["licence_files"]]
     file = pretty(resolved)
     opened = {"origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest_bytes(file)}
-    run.opened(opened)
+    run.opened(opened, "train")
     write_whole(run.folder / "config.json", file)
 
 
 def _check(config: TrainingConfig, run: Run) -> TrainingGate:
     """The terms stage: nothing is trained before it permits."""
     gate = may_train(config, today())
-    together = gate.gate.together
-    name = f"terms/{today()}-{together.digest.removeprefix('sha256:')[:12]}.json"
+    require_permitted(gate.gate)
+    together, verdicts = gate.gate.together, canonical(gate.to_json())
+    name = f"terms/{today()}-{digest_bytes(verdicts).removeprefix('sha256:')[:12]}.json"
 
     def work(scratch: Path) -> Facts:
-        require_training(gate, run.folder / name)
+        write_whole(run.folder / name, verdicts + b"\n")
         return {"status": str(together.status), "warnings": list(together.warnings)}
 
-    settings = {"purpose": config.run.purpose, "date": today(), "base": gate.gate.base.subject}
+    settings = {"purpose": config.run.purpose, "date": today(), "verdicts": digest_bytes(verdicts)}
     inputs = {"registry": gate.gate.standing, "risks": gate.gate.risks}
     done = run.stage("terms", 1, settings, inputs, (name,), work)
     for warning in done.facts["warnings"]:
@@ -96,7 +108,12 @@ def _data(config: TrainingConfig, run: Run) -> Done:
     path = Path(table.path or table.collected or "")
 
     def work(scratch: Path) -> Facts:
-        found = read_talks(path, table, digest) if table.path else _collected(config, path)
+        asked_by: Author | None = None  # of a file: whoever wrote the rest
+        if table.path:
+            found = read_talks(path, table, digest)
+        else:
+            found, asked_by = answers_in(path, table)
+        authors = [*found.authors, *([asked_by] if asked_by else ())]
         parts = split(found.talks, table.validation, config.run.seed)
         aside = set(parts.validation)
         rows = [
@@ -106,12 +123,12 @@ def _data(config: TrainingConfig, run: Run) -> Done:
                 "messages": list(talk.messages),
                 "cut": talk.cut,
                 "author": talk.author,
+                "asked_by": len(authors) - 1 if asked_by else talk.author,
             }
             for at, talk in enumerate(found.talks)
         ]
         write_lines(run.folder / TALKS, rows)
-        authors = [author._asdict() for author in found.authors]
-        write_whole(run.folder / AUTHORS, canonical({"authors": authors}) + b"\n")
+        write_whole(run.folder / AUTHORS, canonical({"authors": [author._asdict() for author in authors]}) + b"\n")
         if found.bad:
             run.progress.say(f"data: {len(found.bad)} bad rows skipped, the first at line {found.bad[0].line}")
         if found.repeated:
@@ -122,6 +139,8 @@ def _data(config: TrainingConfig, run: Run) -> Done:
     digest = _digest_of_data(path, is_file=table.path is not None)
     settings = table.model_dump(mode="json", exclude={"path", "collected", "accepted_risk", "max_tokens"})
     settings |= {"seed": config.run.seed, "collected": table.collected is not None}
+    if table.path or not is_recorded(path):
+        settings["name"] = path.name  # an author's, in these cases
     outputs = (TALKS.as_posix(), AUTHORS.as_posix())
     done = run.stage("data", 1, settings, {"file": digest}, outputs, work)
     facts = done.facts
@@ -131,34 +150,12 @@ def _data(config: TrainingConfig, run: Run) -> Done:
 
 def _digest_of_data(path: Path, *, is_file: bool) -> str:
     try:
-        if is_file:
-            return digest_file(path)
-        answers = path / "collect" / "exchanges.jsonl"
-        if is_recorded(path):
-            return digest_file(answers)
-        return digest_of({one.name: digest_file(one) for one in sorted((path / "store").glob("*.seg"))})
+        return digest_file(path) if is_file else digest_of_answers(path)
     except OSError as error:
         raise DataError(
             f"cannot read {path.absolute()}: {error.strerror}",
             fix="check data.path or data.collected: it counts from the folder that the command is given in",
         ) from None
-
-
-def _collected(config: TrainingConfig, folder: Path) -> Talks:
-    """The answers of a collection, or all of a store. Raises `TermsError` for answers that no terms were checked for."""
-    rows = folder / "collect" / "exchanges.jsonl"
-    with Store(folder / "store") as store:
-        if is_recorded(folder):
-            addresses = [row["address"] for row in read_lines(rows)]
-        else:
-            addresses = list(dict.fromkeys(line.value["request_digest"] for line in store.records("exchange")))
-        found = stored_talks(store.pairs(addresses), config.data)
-    if found.unchecked and config.data.accepted_risk is None:
-        raise TermsError(
-            f"no terms were checked for {found.unchecked} of the answers in {folder}",
-            fix="collect them with `tutelage collect`, or let a named person take the risk: data.accepted_risk",
-        )
-    return found
 
 
 def _student(config: TrainingConfig, run: Run, data: Done) -> Done:
@@ -178,7 +175,7 @@ def _student(config: TrainingConfig, run: Run, data: Done) -> Done:
         **table.model_dump(mode="json", exclude={"path", "accepted_risk", "lora", "licence"}),
         "seed": config.run.seed if table.start == "random" else 0,
     }
-    inputs = {"base": base.digest} | ({"data": data.outputs_digest} if needs_text else {})
+    inputs = base.inputs("base") | ({"data": data.outputs_digest} if needs_text else {})
     return run.stage("student", 1, settings, inputs, (BEFORE,), work)
 
 
@@ -191,7 +188,23 @@ def _words(config: TrainingConfig) -> str:
     ]
 
 
-def _ship(config: TrainingConfig, gate: TrainingGate, run: Run, made: Done, trained: Done) -> Done:
+def _sources(config: TrainingConfig, run: Run, data: Done, trained: Done) -> Done:
+    """Whose words and weights the steps took: a stage of its own, so that a licence is set right without training again."""
+    base, teacher = base_in(config), teacher_in(config) if config.teacher is not None else None
+    start = Author(base.name, base.digest, "", "file", base.licence)
+    taught = Author(teacher.name, teacher.digest, "local", "embedded", teacher.licence) if teacher else None
+
+    def work(scratch: Path) -> Facts:
+        rows = sources(run.folder, taught, start)
+        write_whole(run.folder / SOURCES, canonical({"rows": rows}) + b"\n")
+        return {"rows": len(rows)}
+
+    settings = {"base": start._asdict(), "teacher": taught._asdict() if taught else {}}
+    inputs = {"data": data.outputs_digest, "train": trained.outputs_digest}
+    return run.stage("sources", 1, settings, inputs, (SOURCES.as_posix(),), work)
+
+
+def _ship(config: TrainingConfig, gate: TrainingGate, run: Run, made: Done, trained: Done, told: Done) -> Done:
     """The student's folder, with the notices, the lineage and a card. Raises `TermsError` when a condition is not met."""
     folder = run.folder
 
@@ -208,7 +221,8 @@ def _ship(config: TrainingConfig, gate: TrainingGate, run: Run, made: Done, trai
         "commercial": config.ship.commercial,
         "monthly_users": config.ship.monthly_users,
         "licence_files": [digest_file(Path(name)) for name in config.ship.licence_files],
+        "subjects": gate.subjects,
     }
-    inputs = {"train": trained.outputs_digest, "student": made.outputs_digest}
+    inputs = {"train": trained.outputs_digest, "student": made.outputs_digest, "sources": told.outputs_digest}
     inputs |= {"terms": gate.gate.standing, "risks": gate.gate.risks}
     return run.stage("ship", 1, table, inputs, (STUDENT,), work)

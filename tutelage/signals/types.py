@@ -94,11 +94,6 @@ class Head:
     scale: float = 1.0
     softcap: float = 0.0
 
-    @property
-    def plain(self) -> bool:
-        """Whether logits are weight times hidden state and nothing more."""
-        return self.bias_V is None and self.scale == 1.0 and not self.softcap
-
     def narrow(self, columns: int) -> "Head":
         """Only the first `columns` tokens: models of one family are padded to different widths, and what stands beyond the
         tokenizer is no token."""

@@ -11,12 +11,21 @@ import torch
 from tutelage.losses.chunked import Part
 
 
+class Drawn(NamedTuple):
+    """Tokens that the student drew, one a position, and the natural logs that its writer drew them with."""
+
+    ids_N: torch.Tensor
+    logp_N: torch.Tensor
+
+
 class Term(NamedTuple):
     """Losses on a set of positions. `positions_N` are places in the packed row whose output predicts what the parts' signals
-    describe: the shift by one between what is read and what is predicted is made where batches are."""
+    describe: the shift by one between what is read and what is predicted is made where batches are. `drawn` is what stands
+    there, where the student wrote it."""
 
     positions_N: torch.Tensor
     parts: tuple[Part, ...]
+    drawn: Drawn | None = None
 
 
 class Batch(NamedTuple):

@@ -5,10 +5,12 @@ reverse KL, answers grow until they are cut, and cut answers never teach an end.
 loop's business.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tutelage.train.rollout import Rollout
+
+START_STEPS = 5  # that tell what is usual
 
 
 class Limits(NamedTuple):
@@ -26,16 +28,27 @@ class Limits(NamedTuple):
 
 
 class Start(NamedTuple):
-    """What was usual when training began: means over the first batches."""
+    """What was usual when training began: means over the first `START_STEPS` batches."""
 
     batches: int = 0
     length_tokens: float = 0.0
     entropy_nats: float = 0.0
 
-    def add(self, rollouts: Sequence[Rollout], entropy_nats: float) -> "Start":
-        """The running mean with one more batch."""
+    @classmethod
+    def of(cls, journal: Iterable[Mapping[str, Any]]) -> "Start":
+        """That of a run which is gone on with, from its journal: a line a step, in their order."""
+        start = cls()
+        for line in journal:
+            if "rollout/length_tokens" in line:
+                start = start.add(line["rollout/length_tokens"], line["rollout/entropy_nats"])
+        return start
+
+    def add(self, length_tokens: float, entropy_nats: float) -> "Start":
+        """The running mean with one more batch, while training begins."""
+        if self.batches == START_STEPS:
+            return self
         count = self.batches + 1
-        length = self.length_tokens + (mean_length(rollouts) - self.length_tokens) / count
+        length = self.length_tokens + (length_tokens - self.length_tokens) / count
         return Start(count, length, self.entropy_nats + (entropy_nats - self.entropy_nats) / count)
 
 

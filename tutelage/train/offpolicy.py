@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from tutelage.config import TrainTable
-from tutelage.train.batch import Batch, Term, starts
+from tutelage.train.batch import Batch, Drawn, Term, starts
 from tutelage.train.examples import Example
 from tutelage.train.loop import Plan, plan_steps
 from tutelage.train.order import epoch_order
@@ -18,10 +18,11 @@ from tutelage.train.watch import Watch
 
 
 def passage_of(
-    examples: Sequence[Example], device: torch.device | str = "cpu", drawn: Sequence[Sequence[float]] | None = None
-) -> Passage:
+    examples: Sequence[Example], device: torch.device | str = "cpu", drawn: Sequence[Sequence[float]] | None = None,
+    temperature: float = 1.0,
+) -> Passage:  # fmt: skip
     """Packs examples; the last token of each is predicted, never read. `drawn` are the log-probabilities that the student's
-    engine drew each example's targets with, where it wrote them."""
+    engine drew each example's targets with, at `temperature`, where it wrote them."""
     lengths = tuple(len(example.ids) - 1 for example in examples)
     ids = [token for example in examples for token in example.ids[:-1]]
     positions, targets = [], []
@@ -35,17 +36,20 @@ def passage_of(
         torch.tensor(targets, dtype=torch.long, device=device),
         tuple(examples),
         None if drawn is None else torch.tensor([value for one in drawn for value in one], device=device),
+        temperature,
     )
 
 
 def batch_of(
     examples: Sequence[Example], teaching: Teaching, rows: Sequence[int], device: torch.device | str,
-    drawn: Sequence[Sequence[float]] | None = None,
+    drawn: Sequence[Sequence[float]] | None = None, step: Passage | None = None,
 ) -> Batch:  # fmt: skip
-    """A batch of these examples under this teaching; `drawn` as for `passage_of`."""
-    passage = passage_of(examples, device, drawn)
-    count = len(passage.positions_N)
-    term = Term(passage.positions_N, teaching.parts(passage))
+    """A batch of these examples under this teaching; `drawn` as for `passage_of`, and `step` the passage whose `rows` they are,
+    where that is all the student's own text."""
+    passage = passage_of(examples, device, drawn)._replace(step=step, rows=tuple(rows))
+    count, logp_N = len(passage.positions_N), passage.drawn_logp_N
+    written = None if logp_N is None else Drawn(passage.target_ids_N, logp_N)
+    term = Term(passage.positions_N, teaching.parts(passage), written)
     return Batch(passage.ids_T, passage.lengths, (term,), {str(teaching.role): count}, tuple(rows))
 
 
@@ -69,6 +73,7 @@ class DataSource:
         epoch, at = divmod(step, self.plan.per_epoch)
         if self._order[0] != epoch:
             self._order = (epoch, epoch_order(self._lengths, self._table.batch_size, self._seed, epoch))
+        self._watch.begin(self.loss_tokens(self._order[1][at]))
         return self._order[1][at]
 
     def tokens(self, row: int) -> int:

@@ -13,29 +13,28 @@ from tutelage.errors import ConfigError
 from tutelage.models.causal import Causal
 from tutelage.train.batch import Batch
 from tutelage.train.examples import Example
-from tutelage.train.health import Finding, Limits, Start, health
+from tutelage.train.health import Finding, Limits, Start, health, mean_length
 from tutelage.train.loop import Plan, plan_steps
-from tutelage.train.offpolicy import batch_of
+from tutelage.train.offpolicy import batch_of, passage_of
 from tutelage.train.order import epoch_order
 from tutelage.train.rollout import Roller, Rollout
 from tutelage.train.step import Look
-from tutelage.train.teaching import Teaching
+from tutelage.train.teaching import Passage, Teaching
 from tutelage.train.watch import Watch
-
-START_STEPS = 5  # how many steps tell what is usual
 
 
 class RolloutSource:
     """Prompts of `examples` in seeded order, answered by the student as it stands; `student_share` is λ.
 
     `step` and `seed` decide the prompts, the coin and every draw, so that a resumed run writes the same answers. What goes
-    wrong with the answers (they grow, never end, repeat, lose their entropy) is told to `warn` and written to the journal.
+    wrong with the answers (they grow, never end, repeat, lose their entropy, are not the trainer's) is told to `warn` and
+    written to the journal; `start` is what was usual when a run that is gone on with began.
     """
 
     def __init__(
         self, examples: Sequence[Example], student: Causal, roller: Roller, teaching: Teaching, table: TrainTable, seed: int, *,
         max_new_tokens: int, temperature: float = 1.0, student_share: float = 1.0, limits: Limits | None = None,
-        warn: Callable[[Finding], Any] = lambda finding: None,
+        warn: Callable[[Finding], Any] = lambda finding: None, start: Start | None = None,
     ) -> None:  # fmt: skip
         if not 0 < student_share <= 1:
             raise ConfigError(
@@ -48,7 +47,8 @@ class RolloutSource:
         self._prompts = [example.ids[: example.targets[0]] for example in examples]
         self._current: tuple[Example, ...] = ()
         self._rollouts: list[Rollout] = []
-        self._start = Start()
+        self._step: Passage | None = None
+        self._start = start or Start()
         self._watch = Watch()
 
     @property
@@ -69,9 +69,13 @@ class RolloutSource:
             self._current = tuple(
                 written(rollout, self.examples[row].source) for rollout, row in zip(self._rollouts, chosen, strict=True)
             )
+            logp = [rollout.logp for rollout in self._rollouts]
+            self._step = passage_of(self._current, self._student.device, logp, self._temperature)
         else:
-            self._rollouts, self._current = [], tuple(self.examples[row] for row in chosen)
-        return tuple(range(len(self._current)))
+            self._rollouts, self._current, self._step = [], tuple(self.examples[row] for row in chosen), None
+        rows = tuple(range(len(self._current)))
+        self._watch.begin(self.loss_tokens(rows))
+        return rows
 
     def tokens(self, row: int) -> int:
         return len(self._current[row].ids)
@@ -85,7 +89,8 @@ class RolloutSource:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         drawn = [self._rollouts[row].logp for row in rows] if self._rollouts else None
-        return batch_of([self._current[row] for row in rows], self._teaching, rows, self._student.device, drawn)
+        some = [self._current[row] for row in rows]
+        return batch_of(some, self._teaching, rows, self._student.device, drawn, self._step)
 
     @property
     def look(self) -> Look:
@@ -96,9 +101,8 @@ class RolloutSource:
         if not self._rollouts:
             return {"rollout/own_text": 0.0, **seen}
         entropy = seen.get("entropy_nats", 0.0)
-        found = health(self._rollouts, entropy, self._start, self._limits)
-        if self._start.batches < START_STEPS:
-            self._start = self._start.add(self._rollouts, entropy)
+        found = health(self._rollouts, entropy, self._start, self._limits, seen.pop("drift_nats", 0.0))
+        self._start = self._start.add(mean_length(self._rollouts), entropy)
         for finding in found.findings:
             self._warn(finding)
         return {"rollout/own_text": 1.0, **seen, **found.metrics}

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from transformers.cache_utils import DynamicCache
 
-from tutelage.errors import ConfigError
-from tutelage.models.hf import cache_argument
+from tutelage.errors import ConfigError, SignalError
+from tutelage.models.causal import cache_argument
 from tutelage.train.rollout import GREEDY, Rollout, check, context_tokens, end_ids
 from tutelage.train.rollout_fast import PRECISIONS, FastDecoder, Precision, Weights, laid_out
 
@@ -31,11 +31,15 @@ class Decoder(Protocol):
 
 
 class PlainDecoder:
-    """Any causal language model of transformers: its own forward pass and cache, prompts padded on the left."""
+    """Any causal language model of transformers: its own forward pass and cache, prompts padded on the left.
+
+    A cache that holds a state from token to token cannot select: all answers run on then, and what is not kept is not read.
+    """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._cache = DynamicCache(config=model.config)
+        self._kept: torch.Tensor | None = None  # rows of the cache that are read, where it cannot select
 
     def start(self, prompts: Sequence[tuple[int, ...]], new_tokens: int) -> torch.Tensor:
         """Next-token logits_BV of the prompts."""
@@ -43,23 +47,32 @@ class PlainDecoder:
         ids_BT = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
         sizes_B1 = torch.tensor([[len(prompt)] for prompt in prompts], device=device)
         self._mask_BT = (torch.arange(longest, device=device) >= longest - sizes_B1).long()
-        return self._read(ids_BT, (self._mask_BT.cumsum(1) - 1).clamp(min=0))
+        return self._read(ids_BT, (self._mask_BT.cumsum(1) - 1).clamp(min=0), self._mask_BT)
 
     def step(self, ids_B: torch.Tensor) -> torch.Tensor:
         """Next-token logits_BV after one more token of each answer."""
         self._mask_BT = torch.nn.functional.pad(self._mask_BT, (0, 1), value=1)
-        return self._read(ids_B[:, None], self._mask_BT.sum(1, keepdim=True) - 1)
+        places_B1 = self._mask_BT.sum(1, keepdim=True) - 1
+        attends = any(hasattr(layer, "update") for layer in self._cache.layers)
+        mask_BT = self._mask_BT if attends else None  # a state alone: nothing of the past is looked at
+        if self._kept is None:
+            return self._read(ids_B[:, None], places_B1, mask_BT)
+        every_B = ids_B.new_zeros(len(self._mask_BT)).index_copy_(0, self._kept, ids_B)
+        return self._read(every_B[:, None], places_B1, mask_BT)[self._kept]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these rows only."""
         at = torch.tensor(rows, device=self._mask_BT.device)
+        if any(hasattr(layer, "update_recurrent_state") for layer in self._cache.layers):
+            self._kept = at if self._kept is None else self._kept[at]
+            return
         self._mask_BT = self._mask_BT[at]
         self._cache.batch_select_indices(at)
 
-    def _read(self, ids_BT: torch.Tensor, places_BT: torch.Tensor) -> torch.Tensor:
+    def _read(self, ids_BT: torch.Tensor, places_BT: torch.Tensor, mask_BT: torch.Tensor | None) -> torch.Tensor:
         return self._model(
             input_ids=ids_BT,
-            attention_mask=self._mask_BT,
+            attention_mask=mask_BT,
             position_ids=places_BT,
             **cache_argument(self._model, self._cache),
             use_cache=True,
@@ -73,7 +86,8 @@ class LocalRoller:
     `ends`: the end tokens, else those of the model's configuration. `columns`: tokens of the tokenizer, where the head is
     wider: the rest is no token and is never drawn. `rows`: answers written at once. `precision`: "int8" and "bfloat16" write
     with rounded weights on a CPU, faster, which makes the student that writes another than the one that learns: their
-    log-probabilities are the writer's, so weigh by the ratio of both. Raises `ConfigError` for an unknown precision, or
+    log-probabilities are the writer's. Scores of drawn tokens are weighed by the ratio of both; losses on whole distributions
+    are not, and learn on the writer's text as it is. Raises `ConfigError` for an unknown precision, or
     a rounded one for a model that only its own code can run.
     """
 
@@ -189,6 +203,10 @@ def choose(logits_BV: torch.Tensor, temperature: float, draws_B: torch.Tensor) -
     """Draws by the inverse of the distribution function, one uniform number in [0, 1) a row; temperature 0 takes the first
     of the likeliest. A row's token depends on nothing but its own logits and number."""
     logp_BV = logits_BV.float().log_softmax(-1)
+    if logp_BV.isnan().any():
+        raise SignalError(
+            "the student's logits are not finite: it cannot write", fix="lower train.learning_rate and train again"
+        )
     if temperature == GREEDY:
         ids_B = logp_BV.argmax(-1)
     else:

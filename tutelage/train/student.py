@@ -141,14 +141,18 @@ def quiet_transformers() -> Any:
 
 
 def load_student(folder: Path, weights: Path | None = None) -> tuple[Any, Any]:
-    """Model (float32) and tokenizer of a student folder, with other trained weights put in when given."""
+    """Model (float32, without dropout) and tokenizer of a student folder, with other trained weights put in when given."""
     with quiet_transformers():
         import torch
         from safetensors.torch import load_file
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+        from tutelage.models.causal import without_dropout
+
+        model = without_dropout(
+            AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if weights is not None:

@@ -12,19 +12,24 @@ from tutelage.errors import ConfigError, SignalError
 from tutelage.losses.base import Loss
 from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import Part, values
+from tutelage.losses.sampled import Baselined, leave_one_out
 from tutelage.models.causal import Causal
 from tutelage.records import Role
 from tutelage.signals import Dense, Hidden, Scored, Text
 from tutelage.signals.joining import joined
 from tutelage.store.signals import SignalCache
+from tutelage.train.batch import split, starts
 from tutelage.train.examples import Example
 
+PASS_TOKENS = 4096  # that are scored at once
 _TEXT = make("cross-entropy")
 
 
 class Passage(NamedTuple):
     """Documents packed in `ids_T`, the places `positions_N` that predict `target_ids_N`, and the examples they are of.
-    `drawn_logp_N` is what the student's engine drew each target with, None for text that it did not write."""
+    `drawn_logp_N` is what the student's engine drew each target with, at `temperature`, None for text that it did not write. A
+    passage that is a part of a step of the student's own text knows the whole `step`, and which of its examples are its `rows`.
+    """
 
     ids_T: torch.Tensor
     lengths: tuple[int, ...]
@@ -32,6 +37,9 @@ class Passage(NamedTuple):
     target_ids_N: torch.Tensor
     examples: tuple[Example, ...]
     drawn_logp_N: torch.Tensor | None = None
+    temperature: float = 1.0
+    step: "Passage | None" = None
+    rows: tuple[int, ...] = ()
 
 
 class Teaching(Protocol):
@@ -54,11 +62,11 @@ class Words:
         return (Part(self._loss, Text(passage.target_ids_N), self._weight),)
 
 
-class LiveTeacher:
-    """The teacher's full distribution, as its last hidden states; its head is applied chunk by chunk.
+class _Asked:
+    """A teacher's weights, asked as training goes.
 
-    Teacher and student must have the same tokenizer; `columns` is how many tokens it has. The teacher never trains: it is set to
-    evaluation and its weights to no gradient.
+    Teacher and student must have the same tokenizer; `columns` is how many tokens it has, where the teacher's head is wider than
+    the student's. The teacher never trains: it is set to evaluation and its weights to no gradient.
     """
 
     role = Role.SOFT_TARGET
@@ -67,6 +75,10 @@ class LiveTeacher:
         teacher.model.eval().requires_grad_(False)
         self._teacher, self._loss, self._columns, self._weight = teacher, loss, columns, weight
 
+
+class LiveTeacher(_Asked):
+    """The teacher's full distribution, as its last hidden states; its head is applied chunk by chunk."""
+
     def parts(self, passage: Passage) -> tuple[Part, ...]:
         with torch.no_grad():
             hidden_TD = self._teacher.hidden(passage.ids_T, passage.lengths)
@@ -74,29 +86,48 @@ class LiveTeacher:
         return (Part(self._loss, signal, self._weight),)
 
 
-class ScoringTeacher:
+class ScoringTeacher(_Asked):
     """The teacher's log-probability of the tokens that stand there, and nothing else: what an endpoint that scores supplied text
-    gives. For the student's own text only."""
+    gives. For the student's own text only.
 
-    role = Role.SOFT_TARGET
+    Each answer's baseline is the mean reward of the step's other answers. A step is scored once and as a whole, so that it
+    does not depend on how many passes the step is taken in.
+    """
 
     def __init__(self, teacher: Causal, loss: Loss, columns: int | None = None, weight: float = 1.0) -> None:
-        teacher.model.eval().requires_grad_(False)
-        self._teacher, self._loss, self._columns, self._weight = teacher, loss, columns, weight
+        super().__init__(teacher, loss, columns, weight)
+        self._step: Passage | None = None
+        self._signals: list[Baselined] = []  # of its answers
 
     def parts(self, passage: Passage) -> tuple[Part, ...]:
-        """Raises `SignalError` for text that the student did not draw: its estimate would be of another divergence."""
+        """Raises `SignalError` for text that the student did not draw, and `ConfigError` for what it drew at another
+        temperature: the estimate would be of another divergence."""
         if passage.drawn_logp_N is None:
             raise SignalError(
                 f"{self._loss.name} is an average over the student's own text, and this text is the data's",
                 fix="use it on-policy with a student share of 1, or choose a loss on full or top-k distributions",
             )
-        with torch.no_grad():
-            hidden_TD = self._teacher.hidden(passage.ids_T, passage.lengths)
-        words = Part(_TEXT, Text(passage.target_ids_N))
-        (nats_N,) = values(hidden_TD[passage.positions_N], self._teacher.head(self._columns), (words,))
-        signal = Scored(passage.target_ids_N, -nats_N, passage.drawn_logp_N)
-        return (Part(self._loss, signal, self._weight),)
+        step, rows = (passage, range(len(passage.examples))) if passage.step is None else (passage.step, passage.rows)
+        if step is not self._step:
+            require_drawn_at_1(self._loss, step.temperature)
+            self._step, self._signals = step, self._scored(step)
+        return (Part(self._loss, joined([self._signals[row] for row in rows]), self._weight),)
+
+    @torch.no_grad()
+    def _scored(self, step: Passage) -> list[Baselined]:
+        assert step.drawn_logp_N is not None
+        first, nats = starts(step.lengths), list[torch.Tensor]()
+        for rows in split(range(len(first)), dict(enumerate(step.lengths)), PASS_TOKENS):
+            part = slice(first[rows[0]], first[rows[-1]] + step.lengths[rows[-1]])
+            inside_N = (step.positions_N >= part.start) & (step.positions_N < part.stop)
+            at_N, words = step.positions_N[inside_N] - part.start, Part(_TEXT, Text(step.target_ids_N[inside_N]))
+            hidden_TD = self._teacher.hidden(step.ids_T[part], [step.lengths[row] for row in rows])
+            nats += values(hidden_TD[at_N], self._teacher.head(self._columns), (words,))
+        scored = Scored(step.target_ids_N, -torch.cat(nats), step.drawn_logp_N)
+        sizes = [len(example.targets) for example in step.examples]
+        answer_N = torch.repeat_interleave(torch.tensor(sizes, device=step.ids_T.device))
+        whole = Baselined(scored.ids_N, scored.logp_N, scored.drawn_logp_N, leave_one_out(scored, answer_N))
+        return [whole.rows(slice(at, at + size)) for at, size in zip(starts(sizes), sizes, strict=True)]
 
 
 class CachedTeacher:
@@ -134,6 +165,16 @@ class Together:
 
     def parts(self, passage: Passage) -> tuple[Part, ...]:
         return tuple(part for teaching in self._teachings for part in teaching.parts(passage))
+
+
+def require_drawn_at_1(loss: Loss, temperature: float) -> None:
+    """Raises `ConfigError` for scores of tokens that are drawn at another temperature than 1: not from the student's own
+    distribution, which the loss is an average over."""
+    if loss.takes is Scored and temperature != 1:
+        raise ConfigError(
+            f"temperature = {temperature:g}: {loss.name} is an average over what the student draws at 1",
+            fix='draw at temperature 1, or choose a loss on full distributions (method.signal = "dense")',
+        )
 
 
 def require_same_tokens(student: Sequence[bytes], teacher: Sequence[bytes], loss: Loss) -> None:

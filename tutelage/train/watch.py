@@ -17,22 +17,32 @@ LIKELIEST = 16
 
 
 class Watch:
-    """Is shown logits by the step (`look`) and gives means since the last call (`means`)."""
+    """Is told how many positions a step has (`begin`), shown its logits (`look`), and gives the means (`means`)."""
 
     def __init__(self) -> None:
+        self._positions, self._passed = 0, 0
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
+    def begin(self, positions: int) -> None:
+        """A step of so many positions."""
+        self._positions, self._passed = positions, 0
+
     def look(self, logits_NV: torch.Tensor, batch: Batch, term: int, at: slice) -> None:
-        """The first positions of a step; the logits are left as they are."""
-        room = LOOKED_AT - self._counts["entropy_nats"]
-        if room <= 0:
+        """`LOOKED_AT` positions evenly over the step; the logits are left as they are."""
+        passed_N = torch.arange(self._passed, self._passed + len(logits_NV))
+        self._passed += len(logits_NV)
+        near_N = passed_N * LOOKED_AT % max(self._positions, LOOKED_AT) < LOOKED_AT
+        if not near_N.any():
             return
-        logq_NV = logits_NV[:room].float().log_softmax(-1)
+        logq_NV = logits_NV[near_N].float().log_softmax(-1)
         self._add("entropy_nats", -(logq_NV.exp() * logq_NV).sum(-1))
-        signal = batch.terms[term].parts[0].signal.rows(at).rows(slice(0, len(logq_NV)))
-        for name, values_N in compared(logq_NV, signal).items():
+        seen = batch.terms[term]
+        for name, values_N in compared(logq_NV, seen.parts[0].signal.rows(at).rows(near_N)).items():
             self._add(name, values_N)
+        if seen.drawn is not None:
+            ids_N, logp_N = (values_N[at][near_N] for values_N in seen.drawn)
+            self._add("drift_nats", (logq_NV.gather(1, ids_N[:, None])[:, 0] - logp_N).abs())
 
     def means(self) -> dict[str, float]:
         """Means of what was looked at; empty when nothing was."""
@@ -57,14 +67,15 @@ def compared(logq_NV: torch.Tensor, signal: Signal) -> dict[str, torch.Tensor]:
         return {
             "student_mass": logq_NV.gather(1, named_NK).exp().sum(-1),
             "teacher_mass": signal.logp_NV.gather(1, own_NK).exp().sum(-1),
-            "overlap": _overlap(named_NK, own_NK),
+            "overlap": _overlap(named_NK, own_NK, torch.ones_like(own_NK, dtype=torch.bool)),
         }
     if isinstance(signal, TopK):
         present_NK = signal.logp_NK > -torch.inf
         student_N = torch.where(present_NK, logq_NV.gather(1, signal.ids_NK).exp(), 0.0).sum(-1)
         count = min(count, signal.ids_NK.shape[1])
-        named_NK = signal.ids_NK.gather(1, signal.logp_NK.topk(count).indices)
-        overlap_N = _overlap(named_NK, logq_NV.topk(count).indices)
+        best = signal.logp_NK.topk(count)
+        named_NK = signal.ids_NK.gather(1, best.indices)
+        overlap_N = _overlap(named_NK, logq_NV.topk(count).indices, best.values > -torch.inf)
         return {"student_mass": student_N, "teacher_mass": 1 - signal.tail_N.exp(), "overlap": overlap_N}
     if isinstance(signal, Sparse):
         q_NK = logq_NV.gather(1, signal.ids_NK).exp()
@@ -72,8 +83,10 @@ def compared(logq_NV: torch.Tensor, signal: Signal) -> dict[str, torch.Tensor]:
     return {}
 
 
-def _overlap(one_NK: torch.Tensor, other_NK: torch.Tensor) -> torch.Tensor:
-    return (one_NK[:, :, None] == other_NK[:, None, :]).any(-1).float().mean(-1)
+def _overlap(one_NK: torch.Tensor, other_NK: torch.Tensor, present_NK: torch.Tensor) -> torch.Tensor:
+    """Of ids in the order of their likelihood, as many of both as are present."""
+    same_NKK = (one_NK[:, :, None] == other_NK[:, None, :]) & present_NK[:, :, None] & present_NK[:, None, :]
+    return same_NKK.any(-1).sum(-1) / present_NK.sum(-1).clamp(min=1)
 
 
 def numbers(entry: dict[str, Any]) -> dict[str, float]:

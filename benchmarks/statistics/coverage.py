@@ -1,0 +1,156 @@
+"""Does a 95 % interval hold the truth in 95 % of the data sets?"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.statistics.simulate import Coverage, Sessions, by_table, cover, gold_and_cheap, paired_tables
+from tutelage.stats.clusters import clustered_mean
+from tutelage.stats.exact import ENOUGH_DISCORDANT, clopper_pearson, paired_difference
+from tutelage.stats.interval import bootstrap_of_means, wilson
+from tutelage.stats.newcombe import newcombe, newcombe_paired
+from tutelage.stats.paired import tango
+from tutelage.stats.ppi import ppi_mean
+from tutelage.stats.sequences import confidence_sequence
+
+SIZES = (20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
+DISCORDANCE = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+# Right or wrong: student, student before training, teacher; 0.78, 0.50 and 0.82 on average.
+KINDS_8x3 = np.array([(s, b, t) for s in (0, 1) for b in (0, 1) for t in (0, 1)], dtype=np.float64)
+KIND_SHARES = np.array([0.10, 0.07, 0.02, 0.03, 0.03, 0.30, 0.03, 0.42])
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much to simulate: data sets a cell, those of bootstrap cells, and which sizes."""
+
+    simulations: int = 10_000
+    bootstraps: int = 2_000
+    sizes: tuple[int, ...] = SIZES
+
+
+def paired(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
+    """Tango and Newcombe where they should hold, and what `paired_difference` chooses everywhere."""
+    for n in budget.sizes:
+        for discordance in DISCORDANCE:
+            for difference in (0.0, -discordance / 3):
+                tables = paired_tables(rng, budget.simulations, n, discordance, difference)
+                setting = {"n": n, "discordance": discordance, "difference": round(difference, 5)}
+                expected = n * discordance
+                if expected >= ENOUGH_DISCORDANT:
+                    yield cover("Tango", "approximate", setting, difference, by_table(tango, tables))
+                    made = by_table(newcombe_paired, tables, (0, 1, 2))
+                    yield cover("Newcombe, paired", "approximate", setting, difference, made)
+                # Near the switch some data sets take the wider interval: only the lower bar makes sense there.
+                chosen = by_table(paired_difference, tables)
+                bar = "exact" if expected < ENOUGH_DISCORDANT else ""
+                yield cover("chosen for pairs", bar, setting, difference, chosen)
+
+
+def proportions(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
+    """Wilson and Newcombe from 20 expected on either side; Clopper-Pearson everywhere, below that with its bar."""
+    for n in budget.sizes:
+        for share in (0.5, 0.8, 0.9, 0.98):
+            setting = {"n": n, "share": share}
+            seen, counts = np.unique(rng.binomial(n, share, budget.simulations), return_counts=True)
+            pairs = list(zip(seen.tolist(), counts.tolist(), strict=True))
+            enough = n * (1 - share) >= 20 - 1e-9
+            if enough:
+                yield cover("Wilson", "approximate", setting, share, ((wilson(x, n), many) for x, many in pairs))
+            exact = ((clopper_pearson(x, n), many) for x, many in pairs)
+            yield cover("Clopper-Pearson", "" if enough else "exact", setting, share, exact)
+            if enough:
+                other, m = share - 0.05, n // 2
+                two = np.stack([rng.binomial(n, share, budget.simulations), rng.binomial(m, other, budget.simulations)])
+                both, counts = np.unique(two.T, axis=0, return_counts=True)
+                made = (
+                    (newcombe(x, n, y, m), many) for (x, y), many in zip(both.tolist(), counts.tolist(), strict=True)
+                )
+                yield cover("Newcombe", "approximate", setting | {"m": m, "other": other}, share - other, made)
+
+
+def clusters(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
+    """Sessions of 8 items on average, equal or far from it; of five sessions Hoeffding's limits."""
+    for sessions in (5, 30, 100, 500):
+        if sessions * 8 > max(budget.sizes):
+            continue
+        for kind, correlation, spread in (
+            ("normal", 0.05, 0.0), ("normal", 0.3, 0.6), ("right", 0.05, 0.6), ("right", 0.2, 0.0), ("difference", 0.2, 0.6),
+        ):  # fmt: skip
+            if sessions == 5 and kind == "normal":
+                continue  # without bounds it is refused
+            design = Sessions.draw(rng, sessions, 8, spread)
+            bounds = {"normal": None, "right": (0.0, 1.0), "difference": (-1.0, 1.0)}[kind]
+            results = []
+            for _ in range(budget.simulations):
+                values, truth = design.scores(rng, kind, correlation)
+                results.append((clustered_mean(values, design.session_N, bounds=bounds).interval, 1))
+            setting = {
+                "n": design.session_N.size, "sessions": sessions, "kind": kind, "correlation": correlation,
+                "spread": spread,
+            }  # fmt: skip
+            few = sessions == 5
+            method, bar = ("Hoeffding over sessions", "exact") if few else ("clusters", "approximate")
+            yield cover(method, bar, setting, truth, results)
+
+
+def predictions(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
+    """PPI++ with ten cheap labels for each gold one; below 200 gold labels without a bar."""
+    for gold in (50, 200, 1_000):
+        if gold > max(budget.sizes):
+            continue
+        for kind, correlation in (("normal", 0.0), ("normal", 0.75), ("normal", 0.95), ("right", 0.8)):
+            if kind == "right" and gold == 50:
+                continue  # too few disagreements: some data sets have none, and are refused
+            truth = 0.8 if kind == "right" else 0.0
+            made = (
+                (ppi_mean(*gold_and_cheap(rng, kind, gold, 10 * gold, correlation)).interval, 1)
+                for _ in range(budget.simulations)
+            )
+            setting = {"n": gold, "cheap": 10 * gold, "kind": kind, "correlation": correlation}
+            yield cover("PPI++", "approximate" if gold >= 200 else "", setting, truth, made)
+
+
+def bootstrap(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
+    """BCa: the share of the gap recovered from 0/1 columns, and a skewed mean."""
+    for n in (200, 1_000, 5_000):
+        if n > max(budget.sizes):
+            continue
+        student, before, teacher = KIND_SHARES @ KINDS_8x3
+        truth = (student - before) / (teacher - before)
+        made = (
+            (bootstrap_of_means(KINDS_8x3[rng.choice(8, n, p=KIND_SHARES)], _recovered, rng, resamples=1_000), 1)
+            for _ in range(budget.bootstraps)
+        )
+        yield cover("BCa bootstrap", "approximate", {"n": n, "of": "gap recovered"}, truth, made)
+    made = (
+        (bootstrap_of_means(rng.exponential(size=(200, 1)), lambda mean: mean, rng, resamples=1_000), 1)
+        for _ in range(budget.bootstraps)
+    )
+    yield cover("BCa bootstrap", "approximate", {"n": 200, "of": "exponential mean"}, 1.0, made)
+
+
+def _recovered(student: np.ndarray, before: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+    return (student - before) / (teacher - before)
+
+
+def sequences(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
+    """The truth must lie within the limits after every item at once: the worst look decides. Width: after the last."""
+    n = min(2_000, max(budget.sizes))
+    for share in (0.5, 0.95):
+        missed_low = missed_high = 0
+        width = 0.0
+        for _ in range(budget.simulations):
+            found = confidence_sequence((rng.random(n) < share).astype(np.float64))
+            missed_low += bool((found.low_T > share).any())
+            missed_high += bool((found.high_T < share).any())
+            width += float(found.high_T[-1] - found.low_T[-1]) / budget.simulations
+        below, above = missed_low / budget.simulations, missed_high / budget.simulations
+        setting = {"n": n, "share": share, "looks": n}
+        yield Coverage(
+            "confidence sequence", "exact", setting, budget.simulations, 1 - below - above, below, above, width
+        )
+
+
+PARTS = (paired, proportions, clusters, predictions, bootstrap, sequences)

@@ -1,0 +1,133 @@
+"""Simulated data sets of which the truth is known, and what an interval did on all of them."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.stats.interval import Interval
+from tutelage.stats.paired import PairedTable
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often `method` held the truth. `bar`: "approximate" (93.5 to 96.5 %), "exact" (95 % at least), or "" (no bar)."""
+
+    method: str
+    bar: str
+    setting: dict[str, Any]
+    simulations: int
+    coverage: float
+    truth_below: float  # share of data sets in which the truth lay below the interval: a claim that it is more is wrong
+    truth_above: float
+    mean_width: float
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How often a test decided, against the level or the power promised."""
+
+    method: str
+    setting: dict[str, Any]
+    simulations: int
+    rate: float
+    promised: float
+
+    @property
+    def row(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    @property
+    def beyond_chance(self) -> float:
+        """What of the excess over the promise these many simulations do not explain (3 standard deviations)."""
+        noise = 3.0 * (self.promised * (1.0 - self.promised) / self.simulations) ** 0.5
+        return max(0.0, self.rate - self.promised - noise)
+
+
+def cover(
+    method: str, bar: str, setting: dict[str, Any], truth: float, intervals: Iterable[tuple[Interval, int]]
+) -> Coverage:
+    """Coverage over intervals, each with the number of data sets that gave it."""
+    found = np.array([(interval.low, interval.high, count) for interval, count in intervals])
+    low, high, count = found.T
+    total, slack = count.sum(), 1e-12  # limits that are the truth but for rounding hold it
+    below, above = float(count[truth < low - slack].sum() / total), float(count[truth > high + slack].sum() / total)
+    width = float(((high - low) * count).sum() / total)
+    return Coverage(method, bar, setting, int(total), 1.0 - below - above, below, above, width)
+
+
+def by_table(
+    make: Callable[[PairedTable], Interval], tables_S4: Ints, columns: tuple[int, ...] = (1, 2)
+) -> Iterable[tuple[Interval, int]]:
+    """`make` once for every different table; `columns`: the counts that matter to it besides n."""
+    _, first, counts = np.unique(tables_S4[:, columns], axis=0, return_index=True, return_counts=True)
+    for at, count in zip(first.tolist(), counts.tolist(), strict=True):
+        yield make(PairedTable(*tables_S4[at].tolist())), count
+
+
+def paired_tables(
+    rng: np.random.Generator, simulations: int, n: int, discordance: float, difference: float, right: float = 0.8
+) -> Ints:
+    """(simulations, 4) counts: both, only first, only second, neither; of the concordant a share `right` is right."""
+    first, second = (discordance + difference) / 2, (discordance - difference) / 2
+    both = right * (1.0 - discordance)
+    shares = [both, first, second, max(0.0, 1.0 - both - first - second)]
+    return rng.multinomial(n, shares, size=simulations)
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """A design that stays over the simulations: the session of every item, and their number."""
+
+    session_N: Ints
+    sessions: int
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator, sessions: int, per_session: float, spread: float) -> "Sessions":
+        """Sizes are log-normal about `per_session` with `spread` in the logarithm, one item at least."""
+        sizes = per_session * np.exp(spread * rng.standard_normal(sessions) - spread * spread / 2)
+        sizes = np.maximum(1, np.round(sizes)).astype(np.int64)
+        return cls(np.repeat(np.arange(sessions), sizes), sessions)
+
+    def scores(self, rng: np.random.Generator, kind: str, correlation: float) -> tuple[Floats, float]:
+        """One data set and the true mean: "normal" (mean 0), "right" (0/1, mean 0.8) or "difference" (−1, 0, 1; mean 0).
+
+        `correlation` within sessions: of the scores, or, for differences, of whether the two differ (on 20 % they do).
+        """
+        items = self.session_N.size
+        if kind == "normal":
+            shared = rng.standard_normal(self.sessions)[self.session_N]
+            own = rng.standard_normal(items)
+            return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own, 0.0
+        share, pull = (0.8, 1 / correlation - 1) if kind == "right" else (0.2, 1 / correlation - 1)
+        chance = rng.beta(share * pull, (1 - share) * pull, self.sessions)[self.session_N]
+        hit = (rng.random(items) < chance).astype(np.float64)
+        return (hit, share) if kind == "right" else (hit * rng.choice([-1.0, 1.0], items), 0.0)
+
+
+def gold_and_cheap(
+    rng: np.random.Generator, kind: str, gold: int, cheap: int, correlation: float, mean: float = 0.0
+) -> tuple[Floats, Floats, Floats]:
+    """Gold labels, cheap labels of the same items, cheap labels of others; gold has `mean` and, if "normal", deviation 1.
+
+    "right": gold is 0/1 with mean 0.8 (`mean` does not matter), cheap agrees with it except when drawn afresh.
+    """
+    total = gold + cheap
+    if kind == "normal":
+        cheap_all = rng.standard_normal(total)
+        own = rng.standard_normal(gold)
+        labels = correlation * cheap_all[:gold] + np.sqrt(1 - correlation**2) * own + mean
+        return labels, cheap_all[:gold], cheap_all[gold:]
+    truth = rng.random(total) < 0.8
+    afresh = rng.random(total) < 1 - correlation
+    judged = np.where(afresh, rng.random(total) < 0.8, truth).astype(np.float64)
+    return truth[:gold].astype(np.float64), judged[:gold], judged[gold:]
