@@ -49,16 +49,22 @@ def paired(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
 
 
 def proportions(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
-    """Wilson and Newcombe from 20 expected on either side; Clopper-Pearson everywhere, below that with its bar."""
+    """Wilson (all outcomes counted) and Newcombe from 20 expected on either side; Clopper-Pearson has its bar below that."""
+    from scipy.special import gammaln
+
     for n in budget.sizes:
         for share in (0.5, 0.8, 0.9, 0.98):
             setting = {"n": n, "share": share}
-            seen, counts = np.unique(rng.binomial(n, share, budget.simulations), return_counts=True)
-            pairs = list(zip(seen.tolist(), counts.tolist(), strict=True))
+            count_X = np.arange(n + 1)
+            chance_X = np.exp(
+                gammaln(n + 1) - gammaln(count_X + 1) - gammaln(n - count_X + 1)
+                + count_X * np.log(share) + (n - count_X) * np.log1p(-share)
+            )  # fmt: skip
+            pairs = [(x, chance) for x, chance in enumerate(chance_X.tolist()) if chance > 1e-12]
             enough = n * (1 - share) >= 20 - 1e-9
             if enough:
-                yield cover("Wilson", "approximate", setting, share, ((wilson(x, n), many) for x, many in pairs))
-            exact = ((clopper_pearson(x, n), many) for x, many in pairs)
+                yield cover("Wilson", "approximate", setting, share, ((wilson(x, n), chance) for x, chance in pairs))
+            exact = ((clopper_pearson(x, n), chance) for x, chance in pairs)
             yield cover("Clopper-Pearson", "" if enough else "exact", setting, share, exact)
             if enough:
                 other, m = share - 0.05, n // 2

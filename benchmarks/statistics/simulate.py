@@ -16,7 +16,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often `method` held the truth. `bar`: "approximate" (93.5 to 96.5 %), "exact" (95 % at least), or "" (no bar)."""
+    """How often `method` held the truth. `bar`: "approximate" (93.5 to 96.5 %), "exact" (95 % at least), or "" (no bar).
+
+    0 simulations: every outcome was counted with its probability.
+    """
 
     method: str
     bar: str
@@ -49,20 +52,22 @@ class Rate:
     @property
     def beyond_chance(self) -> float:
         """What of the excess over the promise these many simulations do not explain (3 standard deviations)."""
-        noise = 3.0 * (self.promised * (1.0 - self.promised) / self.simulations) ** 0.5
+        variance = self.promised * (1.0 - self.promised) / self.simulations if self.simulations else 0.0
+        noise = 3.0 * variance**0.5
         return max(0.0, self.rate - self.promised - noise)
 
 
 def cover(
-    method: str, bar: str, setting: dict[str, Any], truth: float, intervals: Iterable[tuple[Interval, int]]
+    method: str, bar: str, setting: dict[str, Any], truth: float, intervals: Iterable[tuple[Interval, float]]
 ) -> Coverage:
-    """Coverage over intervals, each with the number of data sets that gave it."""
+    """Coverage over intervals, each with the number of data sets that gave it, or its probability."""
     found = np.array([(interval.low, interval.high, count) for interval, count in intervals])
     low, high, count = found.T
     total, slack = count.sum(), 1e-12  # limits that are the truth but for rounding hold it
     below, above = float(count[truth < low - slack].sum() / total), float(count[truth > high + slack].sum() / total)
     width = float(((high - low) * count).sum() / total)
-    return Coverage(method, bar, setting, int(total), 1.0 - below - above, below, above, width)
+    simulations = round(total) if total > 1.5 else 0
+    return Coverage(method, bar, setting, simulations, 1.0 - below - above, below, above, width)
 
 
 def by_table(

@@ -1,4 +1,4 @@
-"""Does a model that says 80 % get 80 % right?"""
+"""Does a model that says 80 % get 80 % right? And one number that mends it where it does not."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tutelage.errors import ConfigError, DataError
+from tutelage.stats.labels import Floats, log_softmax, shares_of
+
+MOST_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +71,61 @@ def expected_calibration_error(confidence_N: ArrayLike, correct_N: ArrayLike, bi
     filled = reliability(confidence_N, correct_N, bins)
     total = sum(bin.n for bin in filled)
     return sum(bin.n * abs(bin.accuracy - bin.confidence) for bin in filled) / total
+
+
+def fit_temperature(logp_NL: ArrayLike, label_N: ArrayLike) -> float:
+    """The temperature T > 0 with the least −Σ log softmax(logp / T)[label] on held-out items: Guo et al. (2017), section 4.2.
+
+    Above 1 the model was too sure, below 1 not sure enough; no decision changes. The derivative in 1/T,
+    Σ (E_softmax[logp] − logp[label]), rises with 1/T, so its one zero is found by Newton's method kept within a bracket.
+
+    `logp_NL`: label scores as in `labels`; `label_N`: whole numbers in 0..L − 1, gold labels on items that no training or
+    tuning saw, and that no claim is tested on. Raises `DataError` for wrong shapes or values, when every item's label has
+    its highest score (T would be 0), and when the scores say no more than chance (T would be infinite or negative).
+    """
+    logp = log_softmax(logp_NL)
+    shares_of(label_N, logp.shape[1])  # refuses what is no label
+    label = np.asarray(label_N)
+    if label.shape != logp.shape[:1]:
+        raise DataError(f"{label.size} labels for {len(logp)} items", fix="give one gold label an item")
+    given_N = logp[np.arange(label.size), label]
+    if (logp.max(axis=1) == given_N).all():
+        raise DataError(
+            f"all {label.size} labels have their item's highest score: no temperature is low enough",
+            fix="use more held-out items, some of which the model gets wrong",
+        )
+    if _slope(logp, given_N, 0.0)[0] >= 0.0:
+        raise DataError(
+            f"on these {label.size} items the scores of the right label are no higher than the average label's",
+            fix="the model knows less than chance here: check the labels' order before mending its confidence",
+        )
+    low, high = 0.0, 1.0
+    while _slope(logp, given_N, high)[0] < 0.0:
+        low, high = high, 2.0 * high
+    at = high
+    for _ in range(MOST_STEPS):
+        slope, curve = _slope(logp, given_N, at)
+        low, high = (at, high) if slope < 0.0 else (low, at)
+        following = at - slope / curve if curve > 0.0 else low
+        if not low < following < high:
+            following = (low + high) / 2.0
+        if abs(following - at) <= 4e-16 * at:
+            break
+        at = following
+    return 1.0 / at
+
+
+def recalibrate(logp_NL: ArrayLike, temperature: float) -> Floats:
+    """log softmax(logp / temperature) of every row, (N, L), in nats. Raises `ConfigError` unless temperature is above 0."""
+    if not 0.0 < temperature < float("inf"):
+        raise ConfigError(f"temperature {temperature!r}", fix="use what fit_temperature found: a finite number above 0")
+    return log_softmax(log_softmax(logp_NL) / temperature)
+
+
+def _slope(logp_NL: Floats, given_N: Floats, inverse: float) -> tuple[float, float]:
+    """First and second derivative of the negative log-likelihood in 1/T at `inverse`."""
+    weight_NL = np.exp(inverse * (logp_NL - logp_NL.max(axis=1, keepdims=True)))
+    weight_NL /= weight_NL.sum(axis=1, keepdims=True)
+    mean_N = (weight_NL * logp_NL).sum(axis=1)
+    spread_N = (weight_NL * (logp_NL - mean_N[:, None]) ** 2).sum(axis=1)
+    return float((mean_N - given_N).sum()), float(spread_N.sum())

@@ -38,6 +38,17 @@ def equivalence(interval: Interval, margin: float) -> Decision:
     return Decision.INCONCLUSIVE
 
 
+def verdict(interval: Interval, margin: float) -> Decision:
+    """The strongest of the four that an interval for student − teacher shows.
+
+    EQUIVALENT when it lies within ±margin, else NON-INFERIOR when low > −margin, INFERIOR when high < −margin, else
+    INCONCLUSIVE. All are read from one interval, so choosing the strongest costs nothing: when the interval holds the
+    truth, whichever is said is true. Raises `ConfigError` unless 0 < margin < 1.
+    """
+    decision = equivalence(interval, margin)
+    return non_inferiority(interval, margin) if decision is Decision.INCONCLUSIVE else decision
+
+
 def check_margin(margin: float) -> None:
     """Raises `ConfigError` unless `margin` is a proportion strictly between 0 and 1."""
     if not 0.0 < margin < 1.0:
