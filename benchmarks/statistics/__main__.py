@@ -30,7 +30,7 @@ from benchmarks.statistics.simulate import Coverage, Rate
 from tutelage.hardware import describe
 
 RESULT = Path(__file__).parents[1] / "results" / "statistics.json"
-QUICK = coverage.Budget(simulations=200, bootstraps=40, sizes=(50, 200))
+QUICK = coverage.Budget(simulations=200, bootstraps=40, sizes=(50, 400))
 
 
 def measure(budget: coverage.Budget, seed: int) -> dict[str, Any]:

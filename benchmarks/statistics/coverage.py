@@ -86,7 +86,7 @@ def clusters(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
         ):  # fmt: skip
             if sessions == 5 and kind == "normal":
                 continue  # without bounds it is refused
-            design = Sessions.draw(rng, sessions, 8, spread)
+            design = Sessions.of(sessions, 8, spread)
             bounds = {"normal": None, "right": (0.0, 1.0), "difference": (-1.0, 1.0)}[kind]
             results = []
             for _ in range(budget.simulations):

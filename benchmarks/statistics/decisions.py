@@ -111,7 +111,7 @@ def found_on_means(rng: np.random.Generator, budget: Budget) -> Iterator[Rate]:
         (60, -0.05, 0.2, 0.05),
         (200, 0.1, 0.0, 0.3),
     ):
-        design = Sessions.draw(rng, sessions, 8, 0.0)
+        design = Sessions.of(sessions, 8, 0.0)
         said = 0
         for _ in range(budget.simulations):
             values = design.scores(rng, "normal", correlation)[0] + difference

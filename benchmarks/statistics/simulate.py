@@ -97,9 +97,15 @@ class Sessions:
     sessions: int
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, sessions: int, per_session: float, spread: float) -> "Sessions":
-        """Sizes are log-normal about `per_session` with `spread` in the logarithm, one item at least."""
-        sizes = per_session * np.exp(spread * rng.standard_normal(sessions) - spread * spread / 2)
+    def of(cls, sessions: int, per_session: float, spread: float) -> "Sessions":
+        """Sizes are the quantiles of a log-normal of mean `per_session`, `spread` in the logarithm; one item at least.
+
+        Drawn sizes now and then hold one session so large that the interval is refused.
+        """
+        from scipy.special import ndtri
+
+        place_G = ndtri((np.arange(sessions) + 0.5) / sessions)
+        sizes = per_session * np.exp(spread * place_G - spread * spread / 2)
         sizes = np.maximum(1, np.round(sizes)).astype(np.int64)
         return cls(np.repeat(np.arange(sessions), sizes), sessions)
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
@@ -23,6 +23,7 @@ def test_published_rejections():
     assert holm(THROMBOLYSIS)[2] == pytest.approx(13 * 0.0019)
 
 
+@settings(max_examples=20)  # its Holm takes 60 ms
 @given(some)
 def test_agree_with_statsmodels(p):
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-9)

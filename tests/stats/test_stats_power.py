@@ -3,9 +3,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.reference import inference_naive as naive
 from tutelage.errors import ConfigError
-from tutelage.stats.paired import PairedTable, tango
-from tutelage.stats.power import items_needed, non_inferiority_power
+from tutelage.stats.paired import PairedTable, mcnemar_exact, tango
+from tutelage.stats.power import (
+    equivalence_items_needed,
+    equivalence_power,
+    items_needed,
+    mcnemar_items_needed,
+    mcnemar_power,
+    non_inferiority_power,
+)
 
 
 def simulated_power(n, margin, difference, discordance, runs, seed):
@@ -92,3 +100,70 @@ def test_power_refuses(arguments, words):
 def test_items_needed_refuses(arguments, words):
     with pytest.raises(ConfigError, match=words):
         items_needed(*arguments)
+
+
+def test_equivalence_is_both_sides_at_once():
+    first, second = 0.06, 0.08
+    draws = np.random.default_rng(3).multinomial(1000, [1 - first - second, first, second], size=1500)
+    limits = [tango(PairedTable(*draw, 0), 0.90) for draw in draws.tolist()]
+    found = np.mean([one.low > -0.05 and one.high < 0.05 for one in limits])
+    assert found == pytest.approx(equivalence_power(1000, 0.05, -0.02, 0.14), abs=0.035)
+    assert found < 0.95
+
+
+@given(plans)
+def test_equivalence_never_needs_fewer_than_either_side(plan):
+    margin, difference, discordance, power, level = plan
+    n = 500
+    got = equivalence_power(n, margin, difference, discordance, level)
+    sides = [non_inferiority_power(n, margin, sign * difference, discordance, level) for sign in (1, -1)]
+    assert 0.0 <= got <= min(sides) + 1e-12
+    assert got == pytest.approx(equivalence_power(n, margin, -difference, discordance, level))
+    if abs(difference) < 0.9 * margin:
+        needed = equivalence_items_needed(power, margin, difference, discordance, level)
+        assert equivalence_power(needed, margin, difference, discordance, level) >= power
+        assert needed == 1 or equivalence_power(needed - 1, margin, difference, discordance, level) < power
+
+
+@given(st.integers(1, 25), st.floats(0.05, 0.99), st.floats(-1, 1), st.sampled_from([0.9, 0.95]))
+def test_mcnemar_counts_every_outcome(n, discordance, lean, level):
+    expected = naive.mcnemar_power(n, lean * discordance, discordance, level)
+    assert mcnemar_power(n, lean * discordance, discordance, level) == pytest.approx(expected, abs=1e-9)
+
+
+def test_mcnemar_finds_what_was_promised():
+    draws = np.random.default_rng(4).multinomial(300, [0.8, 0.13, 0.07], size=1500)
+    found = np.mean([mcnemar_exact(PairedTable(*draw, 0)) <= 0.05 for draw in draws.tolist()])
+    assert found == pytest.approx(mcnemar_power(300, 0.06, 0.2), abs=0.035)
+
+
+@pytest.mark.parametrize(("difference", "discordance"), [(0.05, 0.2), (-0.05, 0.2), (0.02, 0.05), (0.3, 0.3)])
+def test_mcnemar_items_needed(difference, discordance):
+    n = mcnemar_items_needed(0.9, difference, discordance)
+    assert mcnemar_power(n, difference, discordance) >= 0.9
+    assert mcnemar_power(n - 1, difference, discordance) < 0.9
+
+
+def test_mcnemar_of_many_items_keeps_its_level():
+    """At no difference the power is the size of the exact test: near 5 % from below."""
+    assert 0.045 < mcnemar_power(100_000, 0.0, 0.2) <= 0.05
+    assert mcnemar_power(5, 0.0, 0.2) == 0.0  # five items cannot give p <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: mcnemar_power(0, 0.1, 0.2), "0 items"),
+        (lambda: mcnemar_power(10, 0.3, 0.2), "no two models differ by 0.3"),
+        (lambda: mcnemar_power(10, 0.1, 0.2, 95), "level 95"),
+        (lambda: mcnemar_items_needed(0.9, 0.0, 0.2), "never found"),
+        (lambda: mcnemar_items_needed(1.5, 0.1, 0.2), "power 1.5"),
+        (lambda: equivalence_power(100, -0.03, 0.0, 0.2), "not -0.03"),
+        (lambda: equivalence_items_needed(0.9, 0.03, 0.03, 0.2), "not within the margin"),
+        (lambda: equivalence_items_needed(0.9, 0.03, -0.04, 0.2), "not within the margin"),
+        (lambda: equivalence_items_needed(0.0, 0.03, 0.0, 0.2), "power 0.0"),
+    ],
+)
+def test_further_plans_refuse(call, words):
+    with pytest.raises(ConfigError, match=words):
+        call()

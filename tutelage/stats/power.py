@@ -31,6 +31,9 @@ def non_inferiority_power(
 ) -> float:
     """Probability that `n` paired items give low > −margin. All arguments but `n` are proportions.
 
+    It is Tango's interval that is planned for: with fewer than 20 discordant items `paired_difference` takes a wider one,
+    and the power is less.
+
     Raises `ConfigError` when n < 1, the margin or level is outside (0, 1), or no such pair of models exists
     (discordance must lie between |true_difference| and 1, and above 0).
     """

@@ -25,7 +25,8 @@ def clustered_power(
     """Probability that `clustered_difference` on `sessions` of `per_session` items each gives low > −margin.
 
     Variance of the mean: deviation² (1 + (per_session − 1) correlation) / items, the design effect of Kish (1965),
-    Survey Sampling, section 5.4; sessions − 1 degrees. `deviation`: standard deviation of one item's difference;
+    Survey Sampling, section 5.4; sessions − 1 degrees. Sessions are of one size; uneven ones need about 1 + (deviation of
+    the size / mean size)² times as many. `deviation`: standard deviation of one item's difference;
     `correlation` of differences within a session, 0 to 1. Raises `ConfigError` with fewer than two sessions or one item
     a session, and for a deviation, correlation, margin or level out of its range.
     """
