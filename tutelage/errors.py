@@ -79,9 +79,9 @@ class PartialError(TutelageError):
 
 
 class Interrupted(TutelageError):
-    """The person asked to stop; everything answered so far is on disk."""
+    """The person asked to stop; what was done so far is on disk."""
 
     exit_code = 130
 
-    def __init__(self, message: str = "interrupted; everything answered so far is kept") -> None:
+    def __init__(self, message: str = "interrupted; what was done so far is kept") -> None:
         super().__init__(message, fix="run the same command again to resume")

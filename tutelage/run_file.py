@@ -89,7 +89,8 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
-            f"no run file {path}", fix="write one with: tutelage init --data FILE --teacher URL"
+            f"no run file {path}",
+            fix="write one with: tutelage init --data FILE --teacher URL; docs/training.md has a training's",
         ) from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", fix="give a run file that can be read") from None

@@ -1023,6 +1023,7 @@ class _Checker:
         for row in taken:
             if row["role"] not in (BASE_LINEAGE, PROMPT_AUTHOR):
                 tokens[row["role"]] = tokens.get(row["role"], 0) + row["loss_tokens"]
+                self.shares.append(f"{row['loss_tokens']:,} loss tokens as {row['role']}, from {named(row)}")
         made, trained = latest["train"]["outputs"], _parse(self.read(self.run / "train" / "checkpoint.json"))
         recorded = (made["train/weights.safetensors"], made["train/consumed.jsonl"], tokens)
         if recorded != (trained["weights"], trained["consumed"], trained["loss_tokens"]):

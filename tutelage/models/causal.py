@@ -166,7 +166,8 @@ def without_dropout(model: Any) -> Any:
 
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
     """The cache under the name that this model's `forward` knows it by: transformers renamed it, architecture by architecture."""
-    return {"cache" if "cache" in signature(model.forward).parameters else "past_key_values": cache}
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model  # adapters hide the arguments' names
+    return {"cache" if "cache" in signature(inner.forward).parameters else "past_key_values": cache}
 
 
 def _near(found_TV: torch.Tensor, expected_TV: torch.Tensor) -> bool:

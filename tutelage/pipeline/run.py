@@ -89,14 +89,15 @@ class Run:
         return self.folder / "work" / f"{name}-{digest.removeprefix('sha256:')[:12]}"
 
     def require_kind(self, kind: str) -> None:
-        """Raises `ConfigError` when the folder is the record of another command than `kind` ("run", "collect", "train"): to be
-        asked before anything is written over what is there."""
+        """To be asked before anything is written over what is there. Raises `ConfigError` when the folder is the record of
+        another command than `kind` ("run", "collect", "train"), or when a training would be put beside answers that are no
+        record's yet."""
         found = _kind_of(self.log.statements())
-        if found not in ("", kind):
-            raise ConfigError(
-                f"{self.folder} is the record of `tutelage {found}`, not of `tutelage {kind}`",
-                fix="choose another --out, or another run.name",
-            )
+        holds = f"is the record of `tutelage {found}`, not of `tutelage {kind}`" if found not in ("", kind) else ""
+        if kind == "train" and not found and any((self.folder / "store").glob("*.seg")):
+            holds = "holds answers that were captured or imported: a training in it would make them another record's"
+        if holds:
+            raise ConfigError(f"{self.folder} {holds}", fix="choose another --out, or another run.name")
 
     def opened(self, facts: Facts, kind: str) -> None:
         """Records the resolved configuration and the claims before anything is asked, unless the last start had the same. Raises

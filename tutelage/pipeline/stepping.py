@@ -171,9 +171,10 @@ def rendered(config: TrainingConfig, run: Run, pupil: Reader, sides: Sides) -> R
     for part in parts:
         for reason, count in part.dropped.items():
             dropped[reason] = dropped.get(reason, 0) + count
-    left = "".join(f"; {count:,} left out: {reason}" for reason, count in dropped.items())
-    tokens = sum(len(example.targets) for example in parts[0].examples)
-    run.progress.say(f"look: {len(parts[0].examples):,} conversations, {tokens:,} tokens of answers{left}")
+    every = len(sides.train) + len(sides.validation)
+    left = "".join(f"; {count:,} of {every:,} left out: {reason}" for reason, count in dropped.items())
+    tokens, (train, judge) = sum(len(one.targets) for one in parts[0].examples), (len(part.examples) for part in parts)
+    run.progress.say(f"look: {train:,} conversations with {tokens:,} tokens of answers, {judge:,} to judge by{left}")
     return Rows(parts[0].examples, parts[1].examples, dropped)
 
 

@@ -41,6 +41,11 @@ class Rendered(NamedTuple):
 TOO_LONG = "longer than the limit"
 CUT = "cut off before its end (finish reason length)"
 EMPTY = "no answer"
+MENDED = {
+    TOO_LONG: "raise the limit of {} tokens (data.max_tokens, as far as the student's context goes)",
+    CUT: "collect those answers again with a higher max_tokens",
+    EMPTY: "bring conversations that end with an answer",
+}
 
 
 def render(
@@ -73,7 +78,7 @@ def render(
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "there were none"
         raise DataError(
             f"no conversation is left to train on: {reasons}",
-            fix=f"raise the limit of {limit_tokens} tokens, or collect answers with a higher max_tokens",
+            fix=" and ".join(MENDED[reason].format(limit_tokens) for reason in dropped) or "give some",
         )
     return Rendered(tuple(found), dict(dropped))
 

@@ -1,6 +1,7 @@
 """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685): W + (α / r) B A with W frozen, through peft."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,13 @@ def add_lora(model: Any, rank: int, alpha: float, targets: Sequence[str] = TARGE
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=list(targets), task_type="CAUSAL_LM", lora_dropout=0.0
     )
-    return peft.get_peft_model(model, config)
+    return _adapted(model, config)
+
+
+def _adapted(model: Any, config: Any) -> Any:
+    with warnings.catch_warnings():  # peft asks transformers for a name that is going away
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        return _peft().get_peft_model(model, config)
 
 
 def _linear_names(model: Any) -> set[str]:
@@ -79,7 +86,7 @@ def load_lora(model: Any, folder: Path) -> Any:
     try:
         saved, config = load_file(folder / _WEIGHTS), peft.LoraConfig.from_pretrained(str(folder))
         config.inference_mode = False
-        adapted = peft.get_peft_model(model, config)
+        adapted = _adapted(model, config)
     except (ValueError, TypeError, SafetensorError) as error:
         raise ResourceError(f"{wrong}: {error}", fix=fix) from error
     own = _adapters(adapted)
