@@ -1,0 +1,1 @@
+"""What an open answer is worth: scoring tasks by name (`catalogue`), all pure but `code`."""
