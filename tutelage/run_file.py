@@ -5,15 +5,32 @@ validation; what is run is always the resolved configuration, and it is saved be
 """
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tutelage.compare_config import CompareConfig
 from tutelage.config import CollectConfig, RunConfig, TeacherTable
 from tutelage.errors import ConfigError
+from tutelage.proof_config import ProofConfig
 from tutelage.training_config import TrainingConfig
+
+# Whose run file it is, by the first table that is there: no two commands share one of these.
+_MARKS = (
+    ("systems", "prove"),
+    ("teachers", "compare-teachers"),
+    ("method", "train"),
+    ("prompts", "collect"),
+    ("task", "run"),
+)
+
+
+def verb_of(path: Path) -> str:
+    """Which command a run file is of; "run" where nothing tells. Raises `ConfigError` when it cannot be read."""
+    return _verb(_read(path))
 
 
 def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -21,10 +38,7 @@ def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] |
 
     Raises `ConfigError` with the offending key or value and the fix.
     """
-    raw = _read(path)
-    if "prompts" in raw:
-        raise ConfigError(f"{path} is a run file of `tutelage collect`", fix=f"tutelage collect {path}")
-    _refuse_training(path, raw)
+    raw = _read_for("run", path)
     sizes = raw.get("sizes", {})
     if size is not None and size not in sizes:
         known = ", ".join(sorted(sizes)) or "none"
@@ -35,25 +49,35 @@ def load_config(path: Path, size: str | None = None, overrides: dict[str, Any] |
 
 def load_collect_config(path: Path, overrides: dict[str, Any] | None = None) -> CollectConfig:
     """The run file of `tutelage collect`, with dotted overrides applied. Raises `ConfigError`."""
-    raw = _read(path)
-    if "task" in raw:
-        raise ConfigError(f"{path} is a run file of `tutelage run`", fix=f"tutelage run {path}")
-    _refuse_training(path, raw)
-    return validate(CollectConfig, applied(raw, overrides or {}), str(path))
+    return validate(CollectConfig, applied(_read_for("collect", path), overrides or {}), str(path))
 
 
 def load_training_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainingConfig:
     """The run file of `tutelage train`, with dotted overrides applied. Raises `ConfigError`."""
+    return validate(TrainingConfig, applied(_read_for("train", path), overrides or {}), str(path))
+
+
+def load_compare_config(path: Path, overrides: dict[str, Any] | None = None) -> CompareConfig:
+    """The run file of `tutelage compare-teachers`, with dotted overrides applied. Raises `ConfigError`."""
+    return validate(CompareConfig, applied(_read_for("compare-teachers", path), overrides or {}), str(path))
+
+
+def load_proof_config(path: Path, overrides: dict[str, Any] | None = None) -> ProofConfig:
+    """The run file of `tutelage prove`, with dotted overrides applied. Raises `ConfigError`."""
+    return validate(ProofConfig, applied(_read_for("prove", path), overrides or {}), str(path))
+
+
+def _verb(raw: dict[str, Any]) -> str:
+    return next((verb for table, verb in _MARKS if table in raw), "run")
+
+
+def _read_for(verb: str, path: Path) -> dict[str, Any]:
+    """The tables of a run file of that command. Raises `ConfigError` for one of another."""
     raw = _read(path)
-    for table, verb in (("task", "run"), ("prompts", "collect")):
-        if table in raw:
-            raise ConfigError(f"{path} is a run file of `tutelage {verb}`", fix=f"tutelage {verb} {path}")
-    return validate(TrainingConfig, applied(raw, overrides or {}), str(path))
-
-
-def _refuse_training(path: Path, raw: dict[str, Any]) -> None:
-    if "method" in raw:
-        raise ConfigError(f"{path} is a run file of `tutelage train`", fix=f"tutelage train {path}")
+    found = _verb(raw)
+    if found != verb and any(table in raw for table, _ in _MARKS):
+        raise ConfigError(f"{path} is a run file of `tutelage {found}`", fix=f"tutelage {found} {path}")
+    return raw
 
 
 class _TeacherAlone(BaseModel):
@@ -65,16 +89,6 @@ def load_teacher(path: Path | None, overrides: dict[str, Any]) -> TeacherTable:
     """The teacher of a run file of either kind, or of dotted overrides alone. Raises `ConfigError`."""
     raw = applied({} if path is None else _read(path), overrides)
     return validate(_TeacherAlone, raw, "the command line" if path is None else str(path)).teacher
-
-
-def is_collection(path: Path) -> bool:
-    """Whether a run file is one of `tutelage collect`. Raises `ConfigError` when it cannot be read."""
-    return "prompts" in _read(path)
-
-
-def is_training(path: Path) -> bool:
-    """Whether a run file is one of `tutelage train`. Raises `ConfigError` when it cannot be read."""
-    return "method" in _read(path)
 
 
 def applied(raw: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -128,16 +142,25 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"missing key {path}"
     message = item["msg"].removeprefix("Value error, ")
-    shown = "" if path.startswith("teacher") and not path.count(".") else f" = {item['input']!r:.120}"  # may hold a key
+    if isinstance(item["input"], dict):
+        return f"{path}{_given(item['input'], message)}: {message}" if item["loc"] else message
+    whole = path.count(".") == path.startswith("teachers.")  # a teacher's table may hold a key
+    shown = "" if path.startswith("teacher") and whole else f" = {item['input']!r:.120}"
     return f"{path}{shown}: {message}" if item["loc"] else message
+
+
+def _given(table: dict[str, Any], message: str) -> str:
+    """Which of the keys that a problem is about a table has, in words; never their values, which may be secret."""
+    told = [key for key in table if re.search(rf"\b{re.escape(key)}\b", message)]
+    return f" has {', '.join(told[:-1])} and {told[-1]}" if len(told) > 1 else f" has {told[0]}" if told else ""
 
 
 def _known_keys(kind: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     model: Any = kind
     for part in location:
-        if isinstance(part, int):
+        if isinstance(part, int) or part not in model.model_fields:  # a place in a list, a name that a person gave
             continue
-        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        annotation = model.model_fields[part].annotation
         model = next((kind for kind in _models_in(annotation)), None)
         if model is None:
             return []

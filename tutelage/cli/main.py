@@ -22,6 +22,10 @@ _VERBS = {
     "init": ("tutelage.cli.init:init", "Write a run file for your own CSV or JSON Lines file with 2 to 20 labels."),
     "collect": ("tutelage.cli.collect:collect", "Ask a teacher about open questions, within a budget; resumes."),
     "capture": ("tutelage.cli.capture:capture", "Record production calls as they pass through to their provider."),
+    "compare-teachers": (
+        "tutelage.cli.compare_teachers:compare_teachers",
+        "Which of several teachers to learn from: quality, price, speed, supervision, terms; and what is not decided.",
+    ),
     "probe": ("tutelage.cli.probe:probe", "What an endpoint really gives, before money is spent on it."),
     "export": (
         "tutelage.cli.exchanges:export_",
@@ -37,7 +41,13 @@ _VERBS = {
         "tutelage.cli.train:train",
         "Train a student on conversations, from a teacher's weights or on text alone; resumes.",
     ),
+    "prove": (
+        "tutelage.cli.prove:prove",
+        "Is a student about as good as its teacher in an open task? A claim, an interval, a page.",
+    ),
+    "label": ("tutelage.cli.label:label", "Label a random sample by hand, blind to who answered; it serves as gold."),
     "serve": ("tutelage.cli.serve:serve", "Answer the OpenAI API with a run's student."),
+    "view": ("tutelage.cli.view:view", "Look at runs in a browser, on this machine alone, or as files."),
     "verify": ("tutelage.cli.verify:verify", "Does a record, or what was disclosed of it, hold; what came from whom?"),
     "sign": ("tutelage.cli.sign:sign", "Sign a finished run with your key."),
     "cosign": ("tutelage.cli.sign:cosign", "Witness somebody else's record: sign that it was seen, and when."),

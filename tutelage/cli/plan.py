@@ -38,11 +38,11 @@ def plan(
     from tutelage.pipeline.plan import plan as work_out
     from tutelage.pipeline.plan_collect import describe_collect, plan_collect
     from tutelage.pipeline.supervision import Probing
-    from tutelage.run_file import is_collection, load_collect_config, load_config
+    from tutelage.run_file import load_collect_config, load_config, verb_of
 
     probing = Probing.FREE if probe is None else Probing.ALWAYS if probe else Probing.NEVER
     today, overrides = datetime.now(UTC).date().isoformat(), parse_overrides(set_)
-    if is_collection(run_file):
+    if verb_of(run_file) == "collect":
         found = plan_collect(load_collect_config(run_file, overrides), today, probing)
         words = describe_collect(found)
     else:

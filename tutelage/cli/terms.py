@@ -33,13 +33,26 @@ def check(
     from tutelage.cli.output import print_json
     from tutelage.cli.overrides import parse_overrides
     from tutelage.pipeline.gate import check_terms, may_ask
+    from tutelage.pipeline.gate_proof import may_prove
     from tutelage.pipeline.gate_training import may_train
-    from tutelage.run_file import is_collection, is_training, load_collect_config, load_config, load_training_config
+    from tutelage.run_file import (
+        load_collect_config,
+        load_config,
+        load_proof_config,
+        load_training_config,
+        verb_of,
+    )
     from tutelage.terms.check import describe
 
-    today = datetime.now(UTC).date().isoformat()
-
-    if is_collection(run_file):
+    today, verb = datetime.now(UTC).date().isoformat(), verb_of(run_file)
+    if verb == "prove":
+        proof = may_prove(load_proof_config(run_file, parse_overrides(set_)), today)
+        if json:
+            print_json({"permitted": proof.together.permits, "verdicts": proof.to_json()})
+        else:
+            print("\n".join(describe(verdict) for verdict in (*proof.judged.values(), *proof.inherited)))
+        return 0 if proof.together.permits else 1
+    if verb == "collect":
         permission = may_ask(load_collect_config(run_file, parse_overrides(set_)), today)
         if json:
             print_json({"permitted": permission.together.permits, "verdicts": permission.to_json()})
@@ -47,7 +60,7 @@ def check(
             verdicts = (permission.teacher, permission.data, *permission.inherited)
             print("\n".join(describe(verdict) for verdict in verdicts))
         return 0 if permission.together.permits else 1
-    if is_training(run_file):
+    if verb == "train":
         judged, gate = may_train(load_training_config(run_file, parse_overrides(set_)), today)
     else:
         gate = check_terms(load_config(run_file, size, parse_overrides(set_)), today)

@@ -39,9 +39,11 @@ MADE_BY = {
     ("ship", "train"): "train", ("ship", "student"): "student", ("ship", "account"): "account",
     ("prove", "data"): "data", ("prove", "curate"): "curate", ("prove", "student"): "ship",
     ("prove", "before"): "student", ("report", "prove"): "prove", ("seal", "report"): "report", ("seal", "ship"): "ship",
-    ("sources", "data"): "data", ("sources", "train"): "train", ("ship", "sources"): "sources",
+    ("sources", "data"): "data", ("sources", "train"): "train", ("ship", "sources"): "sources", ("prove", "items"): "items",
+    ("compare", "collect"): "collect", ("compare", "questions"): "questions",
 }  # fmt: skip
 TRAINED_FROM = ("student data", "signals data", "signals student", "train data", "train signals")
+ASKING = {"run", "terms", "questions", "collect", "compare", "items", "prove", "report"}  # stages that make no student
 TRAINING = {"run", "terms", "data", "student", "signals", "train", "sources", "ship"}  # stages of `tutelage train`
 STAGE_FOLDERS = (
     "data", "terms", "collect", "curate", "before", "train", "student", "prove", "ledger/examples", "ledger/selection",
@@ -737,7 +739,7 @@ class _Checker:
             self.found("provenance/checkpoint", f"does not name {len(leaves)} entries with root {self.root}")
         self.passed("RFC 6962 section 2.1, C2SP tlog-tiles", f"{head.size} log entries have root {self.root}", before)
         if not (folder / "statement.json").exists():
-            if not self.is_collection and not self.is_training:
+            if not self.only_asks and not self.is_training:
                 self.found("provenance/statement.json", "is missing: the run is not sealed yet")
             self._unsealed(note, leaves)
             return
@@ -997,12 +999,12 @@ class _Checker:
     # The private part: files, stages, store, commitments, examples
 
     @property
-    def is_collection(self) -> bool:
-        """Whether answers to open questions alone were made: no claim was opened, and there is no student to state anything
-        of."""
+    def only_asks(self) -> bool:
+        """Whether answers alone were made, to open questions, of compared teachers or to prove: there is no student to state
+        anything of."""
         claims = [entry for entry in self.entries if entry["kind"] == "opened" and "claim" in entry["facts"]]
         stages = {entry["stage"] for entry in self.entries}
-        return "questions" in stages and not claims and stages <= {"run", "terms", "questions", "collect"}
+        return bool({"questions", "items"} & stages) and not claims and stages <= ASKING
 
     @property
     def is_training(self) -> bool:
@@ -1097,7 +1099,7 @@ class _Checker:
                     self.found(stage, f"rests on another {name} than the one made last; run it again")
         if self.is_training and {"sources", "ship"} & latest.keys():
             self.training()
-        if "ship" not in latest and not self.is_collection:
+        if "ship" not in latest and not self.only_asks:
             self.found("ledger/log.jsonl", "no student was shipped in this run yet")
         if "ship" not in latest or not self.statement:
             return

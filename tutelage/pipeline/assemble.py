@@ -35,7 +35,7 @@ def assemble(arc: Session, gate: Gate, claim: Claim) -> dict[str, Any]:
         "digest": claim.digest,
     }
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "run": {
             "name": config.run.name,
             "size": f"{config.data.train} questions to learn from, {config.data.held_out} held out",
@@ -49,6 +49,7 @@ def assemble(arc: Session, gate: Gate, claim: Claim) -> dict[str, Any]:
         },
         "claims": [judged],
         "systems": systems,
+        **{name: results[name] for name in ("controls", "missing_controls", "ceiling", "checkpoint", "unseen")},
         "training": _training(run.folder, facts, config),
         "disagreements": results["disagreements"],
         "drops": _drops(run.folder, facts),
@@ -79,7 +80,7 @@ def _facts(run: Any) -> dict[str, dict[str, Any]]:
 def _cost(arc: Session, facts: Any, systems: list[dict[str, Any]], tokens: dict[str, float]) -> dict[str, Any]:
     by_role = {row["role"]: row for row in systems}
     teacher_s, student_s = (by_role[role]["cpu_s_per_query"] for role in ("teacher", "student"))
-    train_ms = facts["train"]["cpu_ms"]
+    train_ms = facts["train"]["cpu_ms"]  # of the student alone: a plainly trained control is no part of its price
     collect = facts["collect"]
     once_s = (collect["cpu_ms"] + train_ms) / 1000
     usd_each = collect["cost_nusd"] / NUSD_PER_USD / collect["questions"]
@@ -185,10 +186,10 @@ def _provenance(run: Any, facts: Any) -> dict[str, Any]:
 
 def _terms(gate: Gate) -> list[dict[str, Any]]:
     direct = [("teacher", gate.teacher), ("data", gate.data), ("base", gate.base)]
-    return [_term(of, verdict) for of, verdict in (*direct, *(("inherited", one) for one in gate.inherited))]
+    return [term_row(of, verdict) for of, verdict in (*direct, *(("inherited", one) for one in gate.inherited))]
 
 
-def _term(of: str, verdict: Verdict) -> dict[str, Any]:
+def term_row(of: str, verdict: Verdict) -> dict[str, Any]:
     reason = verdict.decisive
     return {
         "of": of,
@@ -219,4 +220,8 @@ def _notes(config: Any) -> list[str]:
             "items. 'Plain' accuracy is that of the word actually said."
         )
     notes.append("Tuning looks at a validation slice of the training prompts, by agreement with the teacher.")
+    notes.append(
+        "Confidence is recalibrated by one temperature, fitted on validation items with the teacher's labels: it changes no "
+        "decision, and no gold was used for it."
+    )
     return notes

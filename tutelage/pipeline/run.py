@@ -26,6 +26,7 @@ from tutelage.ledger.keys import Signer
 from tutelage.ledger.log import Log
 from tutelage.ledger.merkle import salt
 from tutelage.models.exchange import now_utc
+from tutelage.pipeline.anew import why_anew
 from tutelage.progress import Progress, Stop
 from tutelage.records import Statement
 from tutelage.store.store import Store
@@ -90,8 +91,8 @@ class Run:
 
     def require_kind(self, kind: str) -> None:
         """To be asked before anything is written over what is there. Raises `ConfigError` when the folder is the record of
-        another command than `kind` ("run", "collect", "train"), or when a training would be put beside answers that are no
-        record's yet."""
+        another command than `kind` ("run", "collect", "compare-teachers", "prove", "train"), or when a training would be
+        put beside answers that are no record's yet."""
         found = _kind_of(self.log.statements())
         holds = f"is the record of `tutelage {found}`, not of `tutelage {kind}`" if found not in ("", kind) else ""
         if kind == "train" and not found and any((self.folder / "store").glob("*.seg")):
@@ -133,13 +134,15 @@ class Run:
         """Runs `work(scratch)` unless the log already has this very stage with these outputs unchanged.
 
         `outputs` are files or folders, relative to the run; `work` returns the facts. Whatever `work` raises leaves the
-        intent in the log and the scratch folder for the next try.
+        intent in the log and the scratch folder for the next try. Why a stage that was done before is done anew is said first.
         """
         plain = decimals(dict(config))
         digest = digest_of({"stage": name, "version": version, "config": plain, "inputs": dict(inputs)})
         if (known := self._finished(digest)) is not None:
             self.progress.say(f"{name}: done before, unchanged")
             return known
+        if (before := self._latest(name)) is not None:
+            self.progress.say(f"{name}: done anew: {why_anew(before, version, plain, inputs, self.folder)}")
         if not self._intended(digest):
             self._append("intent", name, version, digest, plain, inputs, {}, {}, now_utc())
         scratch, began_at = self.work(name, digest), now_utc()
@@ -162,6 +165,11 @@ class Run:
             if entry.kind == "statement" and entry.stage_digest == digest and self._intact(entry.outputs):
                 return Done(digest_of(entry.outputs), entry.facts)
         return None
+
+    def _latest(self, name: str) -> Statement | None:
+        """What was recorded of a stage last, whatever its settings were."""
+        found = [entry for entry in self.log.statements() if (entry.kind, entry.stage) == ("statement", name)]
+        return found[-1] if found else None
 
     def _intact(self, outputs: Mapping[str, str]) -> bool:
         return all(
@@ -228,11 +236,16 @@ def _tell_of_reading(store: Path, progress: Progress) -> None:
 
 
 def _kind_of(entries: Iterable[Statement]) -> str:
-    """Which command a log is of: the one with a claim, the one with open questions, or the other; empty while that is open."""
+    """Which command a log is of: the one with a claim, a comparison, or open questions, or the other; empty while that is
+    open."""
     stages: set[str] = set()
     for entry in entries:
         if entry.kind == "opened" and "claim" in entry.facts:
             return "run"
+        if entry.kind == "opened" and "comparison" in entry.facts:
+            return "compare-teachers"
+        if entry.kind == "opened" and "claims" in entry.facts:
+            return "prove"
         stages.add(entry.stage)
     return "collect" if "questions" in stages else "train" if stages - {"run", "terms"} else ""
 

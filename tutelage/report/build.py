@@ -28,7 +28,7 @@ def build_report(evidence: Mapping[str, Any]) -> str:
     check(evidence)
     systems = evidence["systems"]
     return (
-        _environment()
+        environment()
         .get_template("template.html.j2")
         .render(
             evidence,
@@ -38,7 +38,7 @@ def build_report(evidence: Mapping[str, Any]) -> str:
             shown=evidence["disagreements"][:SHOWN_DISAGREEMENTS],
             points_shown=evidence["training"]["curve"][:SHOWN_POINTS],
             unpriced=[system for system in systems if not plots.has_price(system)],
-            embedded=_embedded(evidence),
+            embedded=embedded(evidence),
             absent=words.absent,
             percent_range=words.percent_range,
             points_range=words.points_range,
@@ -80,7 +80,7 @@ def web_link(address: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("tutelage.report", ""),
         autoescape=True,
@@ -91,13 +91,17 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "accepted": words.accepted,
+        "artefact": words.artefact,
         "break_even": words.break_even,
         "cpu_seconds": words.cpu_seconds,
         "count": words.count,
         "duration": words.duration,
         "gap": words.gap,
+        "itself": words.itself,
+        "lacking": words.lacking,
         "level": words.level,
         "number": words.number,
+        "p_value": words.p_value,
         "percent": words.percent,
         "plain_points": words.plain_points,
         "points": words.points,
@@ -135,7 +139,7 @@ def _figures(evidence: Mapping[str, Any]) -> dict[str, Markup]:
     return {name: Markup(picture) for name, picture in figures.items()}
 
 
-def _embedded(evidence: Mapping[str, Any]) -> Markup:
+def embedded(evidence: Mapping[str, Any]) -> Markup:
     """The evidence as ASCII JSON that cannot end a script element: `<`, `>`, `&` and all non-ASCII are escaped."""
     try:
         text = json.dumps(evidence, allow_nan=False, sort_keys=True, separators=(",", ":"))

@@ -48,21 +48,24 @@ def accuracy_chart(systems: Sequence[Record], ident: str = "accuracy") -> str:
 
 
 def margin_chart(claim: Record, ident: str = "margin") -> str:
-    """The non-inferiority picture: the paired difference and its interval against zero and minus the margin."""
+    """The paired difference and its interval against zero and minus the margin, and plus the margin where it says EQUIVALENT."""
     margin, top, bottom, y = claim["margin"], 52, 138, 98
-    low, high = padded(min(claim["ci_low"], -margin), max(claim["ci_high"], 0.0), 0.04)
+    both = claim["verdict"] == "EQUIVALENT"
+    low, high = padded(min(claim["ci_low"], -margin), max(claim["ci_high"], margin if both else 0.0), 0.04)
     unit = (high - low) / (WIDTH - 140)  # 70 pixels on both sides for the numbers beside the interval
     scale = Scale(low - 70 * unit, high + 70 * unit, 0, WIDTH)
     edge, zero = scale(-margin), scale(0)
     difference = f"{words.points(claim['difference'])}{words.NBSP}points"
     margin_words = f"margin {words.MINUS}{words.plain_points(margin)}"
     marks = [(v, words.points(v, _decimals(low, high))) for v in ticks(low - 50 * unit, high + 50 * unit)]
-    above = _clear_of(scale(claim["difference"]), (edge, zero))
+    verticals = (edge, zero, scale(margin)) if both else (edge, zero)
+    above = _clear_of(scale(claim["difference"]), verticals)
     beside = (edge - 5, "end") if edge > 160 else (edge - 5, "start")
     parts = [
         f'<rect class="beyond" x="0" y="{top}" width="{edge:.2f}" height="{bottom - top}"/>',
         *_x_axis(scale, marks, bottom, bottom),
         line(edge, top - 6, edge, bottom, "edge"),
+        *(_other_edge(scale(margin), top, bottom, margin) if both else []),
         line(zero, top - 24, zero, bottom, "zero"),
         text(zero, top - 30, "no difference", "small", "end" if zero > WIDTH / 2 else "start"),
         text(beside[0], top - 12, margin_words, "strong", beside[1]),
@@ -79,6 +82,12 @@ def margin_chart(claim: Record, ident: str = "margin") -> str:
         f"Verdict: {claim['verdict']}."
     )
     return frame(ident, bottom + 46, "Difference from the teacher against the margin", desc, parts)
+
+
+def _other_edge(x: float, top: float, bottom: float, margin: float) -> list[str]:
+    """Plus the margin: what an equivalence must not pass either."""
+    label = text(x, top - 12, f"+{words.plain_points(margin)}", "strong", "middle")
+    return [line(x, top - 6, x, bottom, "edge"), label]
 
 
 def training_chart(training: Record, ident: str = "training") -> str:

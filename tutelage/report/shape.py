@@ -1,4 +1,4 @@
-"""The shape of `evidence.json` (schema version 1), checked once at the door so that nothing is printed half.
+"""The shape of `evidence.json` (schema version 2), checked once at the door so that nothing is printed half.
 
 Floats are proportions 0..1 unless the name has a unit. `Maybe` marks what may be null. Unknown extra fields are let
 through: they are in the page's embedded evidence, though nothing prints them.
@@ -11,7 +11,7 @@ from typing import Any
 from tutelage.errors import DataError
 from tutelage.report.words import VERDICTS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,25 @@ SHAPE: dict[str, Any] = {
             str,
         )
         | dict.fromkeys(("teacher", "student", "before", "difference", "ci_low", "ci_high"), float)
-        | dict.fromkeys(("level", "margin", "power"), float)
+        | dict.fromkeys(("level", "margin", "power", "mcnemar_p"), float)
         | dict.fromkeys(("gap_recovered", "gap_low", "gap_high"), Maybe(float))
-        | {"n": int}
+        | {"n": int, "missing_controls": [str]}
     ],
     "systems": [
-        dict.fromkeys(("role", "label", "interval_method"), str)
+        dict.fromkeys(("role", "label", "interval_method", "recalibration"), str)
         | dict.fromkeys(("accuracy", "ci_low", "ci_high"), float)
         | dict.fromkeys(("plain_accuracy", "agreement", "agreement_low", "agreement_high", "kl_nats"), Maybe(float))
         | dict.fromkeys(("difference", "difference_low", "difference_high", "cpu_s_per_query", "ece"), Maybe(float))
-        | {"n": int, "reliability": [_BIN]}
+        | dict.fromkeys(("mcnemar_p", "temperature", "ece_recalibrated"), Maybe(float))
+        | {"n": int, "reliability": [_BIN], "difference_method": Maybe(str)}
     ],
+    "controls": [{"name": str, "words": str, "there": bool}],
+    "missing_controls": [str],
+    "ceiling": Maybe(
+        dict.fromkeys(("agreement", "low", "high"), float) | {"n": int, "interval_method": str, "how": str}
+    ),
+    "checkpoint": Maybe({"n": int, "decisions_differ": int, "differ_high": float, "largest_nats": Maybe(float)}),
+    "unseen": dict.fromkeys(("held_out", "trained_on", "overlap"), int),
     "training": {
         "curve": [
             {"step": int, "examples": int, "loss_nats": float}
@@ -132,7 +140,7 @@ def _check(value: Any, kind: Any, where: str) -> None:
 
 def _scalar(value: Any, kind: type, where: str) -> None:
     wanted = (int, float) if kind is float else kind
-    if not isinstance(value, wanted) or isinstance(value, bool):
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
         raise _wrong(where, f"is {value!r}, not {'a number' if kind is float else kind.__name__}")
     if kind is float and not math.isfinite(value):
         raise _wrong(where, f"is {value!r}, not a finite number")

@@ -75,6 +75,9 @@ def marker(role: str, x: float, y: float, size: float = 5.5) -> str:
     if role == "bag-of-words":
         tall = size * 1.15
         return f'<path class="{css}" d="M{x:.2f} {y - tall:.2f}L{x + tall:.2f} {y + size:.2f}H{x - tall:.2f}Z"/>'
+    if role == "plain":
+        tall = size * 1.15
+        return f'<path class="{css}" d="M{x:.2f} {y + tall:.2f}L{x + tall:.2f} {y - size:.2f}H{x - tall:.2f}Z"/>'
     return f'<circle class="{css}" cx="{x:.2f}" cy="{y:.2f}" r="{size:.2f}"/>'
 
 

@@ -25,7 +25,10 @@ def result_table(evidence: Mapping[str, Any]) -> str:
     lines += _methods(evidence["systems"])
     for claim in evidence["claims"]:
         lines += ["", f"{claim['verdict']}: {claim['metric']}, {claim['comparison']}"]
+        if claim["missing_controls"]:
+            lines += _wrap("without", words.lacking(claim))
         lines += [words.sentence(claim), f"gap recovered {words.gap(claim)}"]
+    lines += _agreement(evidence)
     looks = evidence["looks"]
     lines += [
         "",
@@ -52,7 +55,8 @@ def markdown_table(evidence: Mapping[str, Any]) -> str:
     lines += ["| " + " | ".join(_markdown(cell) for cell in row) + " |" for row in rows]
     for claim in evidence["claims"]:
         said = _markdown(f"{words.sentence(claim)}; gap recovered {words.gap(claim)}")
-        lines += ["", f"**{claim['verdict']}**: {said}."]
+        without = f" (without: {_markdown(words.lacking(claim))})" if claim["missing_controls"] else ""
+        lines += ["", f"**{claim['verdict']}**{without}: {said}."]
     lines += ["", _markdown(f"{words.price(evidence['cost'])}; {words.break_even(evidence['cost'])}.")]
     return "\n".join(lines).replace(words.NBSP, " ") + "\n"
 
@@ -75,6 +79,18 @@ def _row(system: Mapping[str, Any]) -> tuple[str, ...]:
         difference,
         words.DASH if system["cpu_s_per_query"] is None else words.number(system["cpu_s_per_query"], 2),
     )
+
+
+def _agreement(evidence: Mapping[str, Any]) -> list[str]:
+    """The student's agreement with the teacher beside the teacher's with itself, and the artefact check."""
+    agreed = [
+        words.percent(one["agreement"]) for one in evidence["systems"] if one["role"] == "student" and one["agreement"]
+    ]
+    student = agreed[0] if agreed else f"{words.DASH} not measured"
+    return [
+        *_wrap("agrees", f"student with teacher {student}; teacher with itself {words.itself(evidence['ceiling'])}"),
+        *_wrap("served", f"against the training checkpoint: {words.artefact(evidence['checkpoint'])}"),
+    ]
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -25,6 +25,7 @@ VERDICTS = {
 ROLES = {
     "teacher": "Teacher",
     "student": "Student",
+    "plain": "Plain fine-tuning",
     "before": "Before training",
     "majority": "Majority class",
     "bag-of-words": "Bag of words",
@@ -127,6 +128,41 @@ def sentence(claim: Mapping[str, Any]) -> str:
     )
 
 
+def verdict(claim: Mapping[str, Any]) -> str:
+    """The verdict as it may be quoted: with every control that is missing."""
+    return f"{claim['verdict']}, without: {lacking(claim)}" if claim["missing_controls"] else claim["verdict"]
+
+
+def lacking(claim: Mapping[str, Any]) -> str:
+    """The controls that are missing, in words."""
+    return "; ".join(claim["missing_controls"])
+
+
+def itself(ceiling: Mapping[str, Any] | None) -> str:
+    """How far the teacher agrees with itself, the ceiling of any student's agreement; or a dash and why it is not known."""
+    if ceiling is None:
+        return f"{DASH} the teacher was not asked again"
+    between = percent_range(ceiling["low"], ceiling["high"])
+    return f"{percent(ceiling['agreement'])} ({between}; n {count(ceiling['n'])})"
+
+
+def artefact(checkpoint: Mapping[str, Any] | None) -> str:
+    """Whether what is served answers as what was trained, or a dash and why it is not known."""
+    if checkpoint is None:
+        return f"{DASH} not compared"
+    apart = checkpoint["largest_nats"]
+    most = f"{DASH} no label revealed by both" if apart is None else f"{number(apart, 2)}{NBSP}nats"
+    return (
+        f"{count(checkpoint['decisions_differ'])} of {count(checkpoint['n'])} decisions differ (at most "
+        f"{percent(checkpoint['differ_high'])}); largest difference of a label's log-probability {most}"
+    )
+
+
+def p_value(value: float) -> str:
+    """`0.031`, `1`, or `<0.0001`."""
+    return "<0.0001" if value < 0.0001 else number(value, 2)
+
+
 def price(cost: Mapping[str, Any]) -> str:
     """The price in one phrase, honest when the student is not the cheaper one."""
     if None in (cost["cpu_ratio"], cost["student_cpu_s_per_query"], cost["teacher_cpu_s_per_query"]):
@@ -179,6 +215,10 @@ def absent(system: Mapping[str, Any], field: str) -> str:
         return "is the reference"
     if system["role"] in ("majority", "bag-of-words") and field in ("kl_nats", "ece", "plain_accuracy"):
         return "no model answer"
+    if field == "ece_recalibrated":
+        return (
+            f"not recalibrated: {visible(system['recalibration'])}" if system["recalibration"] else "not recalibrated"
+        )
     return "not measured"
 
 

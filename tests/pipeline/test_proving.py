@@ -1,0 +1,284 @@
+"""`tutelage prove` over real HTTP: claims first, then answers, scores, verdict, page; resumed; bad inputs refused by name."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.loopback import serving
+from tests.loopback_sums import Adder, Referee
+from tutelage.cli.main import main
+from tutelage.ledger.verify import verify
+
+COUNT = 300
+RUN_FILE = """
+[run]
+name = "sums"
+seed = 1
+purpose = "internal"
+question = "Does the small one add as well?"
+[items]
+path = "{path}"
+gold = "answer"
+licence = "own"
+[task]
+kind = "number"
+[sampling]
+max_tokens = 16
+temperature = 0.0
+[systems.teacher]
+url = "{teacher}"
+model = "large"
+licence = "mit"
+[systems.student]
+url = "{student}"
+model = "small"
+licence = "mit"
+[systems.before]
+url = "{before}"
+model = "raw"
+licence = "mit"
+[[claims]]
+comparison = "gold"
+margin = 0.05
+expected_discordance = 0.05
+"""
+
+
+class Models(NamedTuple):
+    teacher: Adder
+    student: Adder
+    before: Adder
+
+
+@pytest.fixture
+def models() -> Iterator[Models]:
+    with ExitStack() as stack:
+        yield Models(*(stack.enter_context(serving(Adder(share))) for share in (0.9, 0.88, 0.3)))
+
+
+def rows(count: int = COUNT) -> list[dict[str, Any]]:
+    return [{"prompt": f"What is {at} + {7 * at}?", "answer": f"sum #### {8 * at}"} for at in range(count)]
+
+
+def write(folder: Path, models: Models, items: list[dict[str, Any]], more: str = "", **said: str) -> Path:
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in items))
+    run_file = folder / "proof.toml"
+    urls = {name: getattr(models, name).base_url for name in Models._fields}
+    text = RUN_FILE.format(path=path, **urls)
+    for old, new in said.items():
+        text = text.replace(old.replace("__", " = "), new)
+    run_file.write_text(text + more)
+    return run_file
+
+
+def prove(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["prove", *map(str, arguments), "--quiet"])
+    return int(ended.value.code or 0)
+
+
+def evidence_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "evidence.json").read_bytes())
+
+
+def test_a_claim_is_declared_asked_scored_and_judged(tmp_path: Path, models: Models, capsys: Any) -> None:
+    run_file, run = write(tmp_path, models, rows()), tmp_path / "run"
+    assert prove(run_file, "--out", run) == 0
+    said = capsys.readouterr().out
+    found = evidence_of(run)
+    (claim,) = found["claims"]
+    by_role = {row["role"]: row for row in found["systems"]}
+    right = {name: sum(getattr(models, name).reply(row["prompt"]).endswith(f" {at * 8}.") for at, row in enumerate(rows()))
+             for name in Models._fields}  # fmt: skip
+    for name, count in right.items():
+        assert by_role[name]["score"] == pytest.approx(count / COUNT)
+        assert by_role[name]["ci_low"] < count / COUNT < by_role[name]["ci_high"]
+    assert claim["difference"] == pytest.approx((right["student"] - right["teacher"]) / COUNT)
+    assert claim["ci_low"] < claim["difference"] < claim["ci_high"]
+    assert claim["verdict"] in ("EQUIVALENT", "NON-INFERIOR")
+    assert found["ceiling"]["agreement"] == 1.0 and found["ceiling"]["n"] == COUNT
+    assert found["gap"]["recovered"] == pytest.approx(
+        (right["student"] - right["before"]) / (right["teacher"] - right["before"])
+    )
+    missing = " ".join(found["missing_controls"])
+    assert "fine-tuned plainly" in missing and "checkpoint" in missing and "500 items" in missing
+    assert "before training" not in missing
+    assert claim["missing_controls"] == found["missing_controls"]
+    assert claim["verdict"] in said and "without these controls" in said
+    assert {"5", "14"} <= {str(by_role["teacher"]["completion_tokens"])[:1], "14"}
+    page = (run / "report.html").read_text()
+    assert claim["verdict"] in page and "Without these controls" in page and "Does the small one add as well?" in page
+    assert not verify(run).findings
+
+
+def test_running_again_asks_nothing_and_a_new_claim_asks_anew(tmp_path: Path, models: Models) -> None:
+    run_file, run = write(tmp_path, models, rows(40)), tmp_path / "run"
+    assert prove(run_file, "--out", run) == 0
+    asked = [model.asked for model in models]
+    assert asked == [80, 40, 40]  # the teacher twice
+    assert prove(run_file, "--out", run) == 0
+    assert [model.asked for model in models] == asked
+    assert prove(run_file, "--out", run, "--set", "items.limit=30") == 0
+    assert evidence_of(run)["run"]["items"] == 30
+    assert [model.asked for model in models] == [140, 70, 70]  # other claims: their own namespace
+    assert evidence_of(run)["looks"]["proofs"] == 2
+
+
+def test_an_inferior_student_is_called_so(tmp_path: Path, models: Models) -> None:
+    models.student.share = 0.5
+    run = tmp_path / "run"
+    assert prove(write(tmp_path, models, rows()), "--out", run) == 0
+    assert evidence_of(run)["claims"][0]["verdict"] == "INFERIOR"
+    worst = evidence_of(run)["disagreements"][0]
+    assert (worst["teacher_score"], worst["student_score"]) == (1.0, 0.0)
+
+
+def test_a_claim_against_the_teacher_needs_no_gold(tmp_path: Path, models: Models) -> None:
+    bare = [{"prompt": row["prompt"]} for row in rows()]
+    run_file = write(tmp_path, models, bare, **{'gold = "answer"': "", '"gold"': '"teacher"'})
+    assert prove(run_file, "--out", tmp_path / "run") == 0
+    (claim,) = evidence_of(tmp_path / "run")["claims"]
+    assert claim["kind"] == "teacher"
+    assert claim["teacher"] == 1.0 and 0.9 < claim["student"] < 1.0
+    assert all(system["score"] is None for system in evidence_of(tmp_path / "run")["systems"])
+
+
+def test_two_claims_are_held_together(tmp_path: Path, models: Models) -> None:
+    more = '[[claims]]\ncomparison = "teacher"\nmargin = 0.05\nexpected_discordance = 0.05\n'
+    assert prove(write(tmp_path, models, rows(), more), "--out", tmp_path / "run") == 0
+    claims = evidence_of(tmp_path / "run")["claims"]
+    assert [claim["kind"] for claim in claims] == ["gold", "teacher"]
+    assert all(0.0 <= claim["p_adjusted"] <= 1.0 for claim in claims)
+
+
+def test_few_gold_answers_are_helped_by_the_teachers(tmp_path: Path, models: Models) -> None:
+    models.student.share = 0.6
+    some = [row if at % 5 == 0 else {**row, "answer": None} for at, row in enumerate(rows(500))]
+    assert prove(write(tmp_path, models, some), "--out", tmp_path / "run") == 0
+    (claim,) = evidence_of(tmp_path / "run")["claims"]
+    assert claim["method"].startswith("PPI++") and claim["n"] == 100
+    with_all = evidence_of(tmp_path / "run")["systems"]
+    assert {row["n"] for row in with_all} == {100}
+    assert claim["ci_low"] < -0.3 < claim["ci_high"]
+
+
+def test_items_in_sessions_get_a_wider_interval(tmp_path: Path, models: Models) -> None:
+    grouped = [{**row, "session": f"s{at // 10}"} for at, row in enumerate(rows())]
+    assert prove(write(tmp_path, models, grouped), "--out", tmp_path / "run") == 0
+    assert "30 sessions" in evidence_of(tmp_path / "run")["claims"][0]["method"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"margin__0.05": "margin = -0.05"}, "margin"),
+        ({'licence = "own"\n[task]': 'gold_by = "teacher"\nlicence = "own"\n[task]'}, "what a model wrote is no gold"),
+        ({'kind = "number"': 'kind = "nombre"'}, "nombre"),
+        ({'"gold"\nmargin': '"judge"\nmargin'}, "judges.NAME"),
+        ({"systems.student": "systems.pupil"}, "systems.student is missing"),
+        ({'gold = "answer"': 'gold = "solution"'}, "no column 'solution'"),
+    ],
+)
+def test_a_run_file_that_cannot_be_proved_is_refused(
+    tmp_path: Path, models: Models, change: dict[str, str], words: str, capsys: Any
+) -> None:
+    assert prove(write(tmp_path, models, rows(20), **change), "--out", tmp_path / "run") == 2
+    assert words in capsys.readouterr().err
+    assert [model.asked for model in models] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"prompt": "What is 1 + 1?", "answer": "none at all"}, "gold of item"),
+        ({"prompt": "What is 1 + 1?", "answer": "2", "exchange": "sha256:0"}, "a model's"),
+        ({"prompt": "What is 0 + 0?", "answer": "9"}, "the same question"),
+    ],
+)
+def test_gold_that_is_none_is_refused(
+    tmp_path: Path, models: Models, row: dict[str, Any], words: str, capsys: Any
+) -> None:
+    assert prove(write(tmp_path, models, [*rows(20), row]), "--out", tmp_path / "run") == 2
+    assert words in capsys.readouterr().err
+    assert [model.asked for model in models] == [0, 0, 0]
+
+
+def test_items_that_were_trained_on_are_refused_with_the_overlap(tmp_path: Path, models: Models, capsys: Any) -> None:
+    trained = tmp_path / "trained.jsonl"
+    trained.write_text(json.dumps({"messages": [{"role": "user", "content": "what is 3  + 21"}]}) + "\n")
+    run_file = write(
+        tmp_path, models, rows(20), **{'licence = "own"\n[task]': f'licence = "own"\nseen = ["{trained}"]\n[task]'}
+    )
+    assert prove(run_file, "--out", tmp_path / "run") == 2
+    said = capsys.readouterr().err
+    assert "1 items were trained on" in said and "What is 3 + 21?" in said and "trained.jsonl" in said
+    assert models.teacher.asked == 0
+
+
+def test_one_class_of_gold_is_refused(tmp_path: Path, models: Models, capsys: Any) -> None:
+    same = [{"prompt": f"What is {at} + {40 - at}?", "answer": "40"} for at in range(30)]
+    assert prove(write(tmp_path, models, same), "--out", tmp_path / "run") == 2
+    assert "one class only" in capsys.readouterr().err
+
+
+def test_hostile_answers_are_text_on_the_page(tmp_path: Path, models: Models) -> None:
+    models.student.reply = lambda text: "<script>alert(1)</script>\u202e 1"  # type: ignore[method-assign]
+    assert prove(write(tmp_path, models, rows(30)), "--out", tmp_path / "run") == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<script>alert" not in page and "&lt;script&gt;alert" in page and "\u202e" not in page
+
+
+def test_a_folder_of_another_command_is_refused(tmp_path: Path, models: Models, capsys: Any) -> None:
+    run_file = write(tmp_path, models, rows(20))
+    assert prove(run_file, "--out", tmp_path / "run") == 0
+    with pytest.raises(SystemExit):
+        main(["train", str(run_file), "--out", str(tmp_path / "run")])
+    assert "no" in capsys.readouterr().err
+
+
+JUDGE = """
+[judges.strict]
+url = "{url}"
+model = "referee"
+licence = "mit"
+[[claims]]
+comparison = "judge"
+margin = 0.01
+"""
+
+
+def judged(folder: Path, models: Models, manner: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    """The evidence of a proof whose one claim rests on a judge of that manner; no item has gold."""
+    bare = [{"prompt": row["prompt"]} for row in items]
+    with serving(Referee(manner)) as judge:
+        run_file = write(folder, models, bare, **{'gold = "answer"': ""})
+        text = run_file.read_text()
+        run_file.write_text(text[: text.index("[[claims]]")] + JUDGE.format(url=judge.base_url))
+        assert prove(run_file, "--out", folder / "run", "--set", "controls.again=0") == 0
+    return evidence_of(folder / "run")
+
+
+@pytest.mark.parametrize("manner", ["first", "garbage", "random"])
+def test_a_judge_that_cannot_judge_gives_no_verdict(tmp_path: Path, models: Models, manner: str) -> None:
+    models.student.share = 0.4
+    found = judged(tmp_path, models, manner, rows(120))
+    (claim,) = found["claims"]
+    assert claim["verdict"] == "INCONCLUSIVE" and claim["why"]
+    assert claim["ci_low"] is None
+    assert found["judges"][0]["gate"]["is_usable"] is False
+    assert "no verdict" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_fair_judge_finds_a_worse_student(tmp_path: Path, models: Models) -> None:
+    models.teacher.share, models.student.share, models.student.from_above = 0.58, 0.44, True
+    found = judged(tmp_path, models, "fair", rows(600))
+    (claim,) = found["claims"]
+    assert claim["metric"] == "win rate" and 0.38 < claim["student"] < 0.47
+    assert claim["verdict"] == "INFERIOR"
+    assert found["judges"][0]["swap_consistency"]["share"] == 1.0
+    assert not verify(tmp_path / "run").findings

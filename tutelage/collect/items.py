@@ -1,0 +1,156 @@
+"""The items of a proof out of a file: questions with gold beside some of them, none that was trained on."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.canon import digest_file
+from tutelage.collect.questions import UnusableRow, question_of
+from tutelage.collect.rows import FileFormat, Row, format_of, listed, rows_of
+from tutelage.collect.sources import BadRow
+from tutelage.config import PromptsTable
+from tutelage.errors import DataError
+from tutelage.jsonl import read_lines
+from tutelage.records import Question
+
+_MODEL_COLUMNS = {"exchange", "address", "finish_reason"}  # of an export: its answers are a model's
+_ASKED = ("data/prompts.jsonl", "data/questions.jsonl", "data/conversations.jsonl")
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A held-out question and its gold; `gold` is empty where there is none."""
+
+    question: Question
+    gold: str
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The items of a checked file in its order, each question once; `repeated` rows said one again."""
+
+    items: tuple[Item, ...]
+    digest: str
+    repeated: int
+    bad: tuple[BadRow, ...]
+
+
+def read_items(path: Path, table: PromptsTable, gold: str | None) -> Items:
+    """Every usable row; `gold` names the column with the gold answer.
+
+    Raises `DataError`: no such file, no usable row, bad rows when `bad_rows` is "stop", one question with two golds, and gold
+    in a file of exported answers: a model wrote it.
+    """
+    form, found, bad = format_of(path, table.format), dict[str, Item](), list[BadRow]()
+    total = repeated = 0
+    for row in rows_of(path, form):
+        total += 1
+        try:
+            item = _item(row, table, path.name, gold)
+        except UnusableRow as error:
+            bad.append(BadRow(row.line, str(error)))
+            continue
+        known = found.setdefault(item.question.prompt_id, item)
+        if known is not item:
+            repeated += 1
+            if known.gold != item.gold:
+                raise DataError(
+                    f"{path}, line {row.line}: the same question has the gold {known.gold!r:.60} and {item.gold!r:.60}",
+                    fix="keep one of the rows",
+                )
+        if len(found) == table.limit:
+            break
+    if bad and table.bad_rows == "stop":
+        raise listed(path, bad, total, 'mend those lines, or go on without them: bad_rows = "skip" under [items]')
+    if not found:
+        raise DataError(f"{path} has no usable row", fix="one item a row; see docs/prove.md")
+    return Items(tuple(found.values()), digest_file(path), repeated, tuple(bad))
+
+
+def _item(row: Row, table: PromptsTable, source: str, column: str | None) -> Item:
+    question = question_of(row, table, source, "")
+    if column is None:
+        return Item(question, "")
+    if written := sorted(_MODEL_COLUMNS & row.fields.keys()):
+        raise UnusableRow(f"has the column {written[0]}: an exported answer is a model's, and no gold")
+    if column not in row.fields:
+        raise UnusableRow(f"no column {column!r} for the gold; it has {', '.join(sorted(row.fields))[:80]}")
+    return Item(question, gold_text(row.fields[column]))
+
+
+def gold_text(value: Any) -> str:
+    """Gold as text: words as they stand, anything else as JSON. Raises `UnusableRow` for what is not JSON (NaN)."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value.strip()
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise UnusableRow(f"its gold is {value!r:.40}, which is no number") from None
+
+
+def require_unseen(items: Iterable[Item], seen: Iterable[str]) -> int:
+    """How many questions were trained on; none of the items may be among them. `seen`: files of questions or run folders.
+
+    A question is known by the words of its last user turn, in lower case, white space and punctuation aside. Raises
+    `DataError` with the overlap, and for what cannot be read.
+    """
+    trained: dict[str, str] = {}
+    for name in seen:
+        for words in _asked_in(Path(name)):
+            trained.setdefault(_plain(words), name)
+    found = [(item, trained[key]) for item in items if (key := _plain(words_of(item.question))) in trained]
+    if found:
+        shown = "; ".join(f"{words_of(item.question)[:60]!r} in {where}" for item, where in found[:_SHOWN])
+        raise DataError(
+            f"{len(found)} items were trained on: {shown}",
+            fix="take them out of the items: a proof on questions that were trained on proves nothing",
+        )
+    return len(trained)
+
+
+def words_of(question: Question) -> str:
+    """The last user turn."""
+    return next((turn.content for turn in reversed(question.messages) if turn.role in ("user", "raw")), "")
+
+
+def _asked_in(path: Path) -> Iterator[str]:
+    if path.is_dir():
+        files = [path / name for name in _ASKED if (path / name).is_file()]
+        if not files:
+            raise DataError(
+                f"{path} names no questions", fix="give a run folder, or a file of questions, under items.seen"
+            )
+        for file in files:
+            for row in read_lines(file):
+                if row.get("kind") in (None, "train", "validation"):
+                    yield from _words_in(row)
+    elif path.is_file():
+        form: FileFormat = format_of(path, None)
+        for row in rows_of(path, form):
+            if not row.problem:
+                yield from _words_in(row.fields)
+    else:
+        raise DataError(f"items.seen names {path}, which is not there", fix="check the path")
+
+
+def _words_in(row: Mapping[str, Any]) -> Iterator[str]:
+    """The user turns of a row in any of the usual forms."""
+    turns = row.get("messages") or row.get("conversation")
+    if isinstance(turns, list):
+        for turn in turns:
+            if isinstance(turn, dict) and turn.get("role") == "user" and isinstance(turn.get("content"), str):
+                yield turn["content"]
+    for name in ("text", "prompt", "question", "instruction"):
+        if isinstance(row.get(name), str):
+            yield row[name]
+
+
+def _plain(words: str) -> str:
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", words).casefold()))

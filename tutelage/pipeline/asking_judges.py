@@ -1,0 +1,153 @@
+"""The judges of a proof: every pair of answers in both orders, or every answer by itself twice, and what they called."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tutelage.canon import digest_of
+from tutelage.config import SamplingTable
+from tutelage.pipeline.asking_systems import Asker, Said, ask_open
+from tutelage.pipeline.gate import teacher_name
+from tutelage.proof_config import JudgeTable
+from tutelage.prove.answers import Scored
+from tutelage.prove.judges.calls import (
+    Call,
+    Item,
+    Items,
+    JudgeCalls,
+    call_of_scores,
+    gold_of,
+    read_pair,
+)
+from tutelage.prove.judges.calls import Said as Heard
+from tutelage.prove.judges.prompts import (
+    Criterion,
+    JudgePrompt,
+    PairPrompts,
+    is_same_answer,
+    pair_prompts,
+    question_text,
+    rubric_prompt,
+)
+from tutelage.prove.judges.reading import read_scores
+from tutelage.prove.tasks.base import Answer
+from tutelage.records import Exchange, Question, Role
+
+UNANSWERED = "(no answer)"
+
+
+class Pair(NamedTuple):
+    """What a judge sees of an item: the question, both answers, the gold where there is one."""
+
+    question: Question
+    student: str
+    teacher: str
+    gold: str
+
+
+def pairs_of(
+    questions: Sequence[Question], student: Sequence[Answer | None], teacher: Sequence[Answer | None], gold: Sequence[str | None]
+) -> list[Pair]:  # fmt: skip
+    """A refused question is shown as one without an answer."""
+    return [
+        Pair(question, _words(mine), _words(theirs), right or "")
+        for question, mine, theirs, right in zip(questions, student, teacher, gold, strict=True)
+    ]
+
+
+def _words(answer: Answer | None) -> str:
+    return answer.text if answer is not None and answer.text.strip() else UNANSWERED
+
+
+def items_of(pairs: Sequence[Pair], gold: tuple[Scored, Scored] | None) -> Items:
+    """What the figures of a judge need of the items. `gold`: the student's and the teacher's scores where there is gold."""
+    return Items.of(
+        [
+            Item(
+                pair.question.prompt_id,
+                len(pair.student),
+                len(pair.teacher),
+                is_same_answer(pair.student, pair.teacher),
+                pair.question.group,
+                gold_of(gold[0].scores[at].value, gold[1].scores[at].value) if gold and pair.gold else None,
+            )
+            for at, pair in enumerate(pairs)
+        ]
+    )
+
+
+def ask_judge(asker: Asker, name: str, table: JudgeTable, pairs: Sequence[Pair]) -> tuple[JudgeCalls, Said]:
+    """One judge on all pairs; two equal answers are a tie that it is not asked for. Raises what `ask_open` raises."""
+    criteria = [Criterion(one, meaning) for one, meaning in table.criteria.items()]
+    ask = _pairwise if table.form == "pairwise" else _rubric
+    calls, said = ask(asker, name, table, pairs, criteria)
+    return JudgeCalls.of(name, calls, is_swapped=table.form == "pairwise"), said
+
+
+def _pairwise(
+    asker: Asker, name: str, table: JudgeTable, pairs: Sequence[Pair], criteria: Sequence[Criterion]
+) -> tuple[list[tuple[Call, Call]], Said]:
+    built: dict[int, PairPrompts] = {
+        at: pair_prompts(
+            question_text(pair.question.messages), pair.student, pair.teacher, reference=_reference(table, pair),
+            criteria=criteria, salt=asker.purpose,
+        )
+        for at, pair in enumerate(pairs)
+        if not is_same_answer(pair.student, pair.teacher)
+    }  # fmt: skip
+    prompts = [prompt for both in built.values() for prompt in both]
+    said = _asked(asker, name, table, prompts)
+    heard = [_heard(exchange) for exchange in said.exchanges]
+    read = {at: read_pair(both, heard[2 * n], heard[2 * n + 1]) for n, (at, both) in enumerate(built.items())}
+    return [read.get(at, (Call.TIE, Call.TIE)) for at in range(len(pairs))], said
+
+
+def _rubric(
+    asker: Asker, name: str, table: JudgeTable, pairs: Sequence[Pair], criteria: Sequence[Criterion]
+) -> tuple[list[tuple[Call, Call]], Said]:
+    differing = [at for at, pair in enumerate(pairs) if not is_same_answer(pair.student, pair.teacher)]
+    prompts = [
+        rubric_prompt(
+            question_text(pairs[at].question.messages), answer, criteria, table.scale,
+            reference=_reference(table, pairs[at]), salt=asker.purpose,
+        )
+        for at in differing
+        for answer in (pairs[at].student, pairs[at].teacher)
+    ]  # fmt: skip
+    said = _asked(asker, name, table, [*prompts, *prompts], [*[0] * len(prompts), *[1] * len(prompts)])
+    marks = [
+        None if exchange is None else read_scores(exchange.answer, prompt.nonce, criteria, table.scale, exchange.finish_reason)
+        for exchange, prompt in zip(said.exchanges, [*prompts, *prompts], strict=True)
+    ]  # fmt: skip
+    calls = {}
+    for n, at in enumerate(differing):
+        rounds = []
+        for first in (2 * n, len(prompts) + 2 * n):
+            student, teacher = marks[first], marks[first + 1]
+            unread = student is None or teacher is None
+            rounds.append(Call.UNREADABLE if unread else call_of_scores(student, teacher))
+        calls[at] = (rounds[0], rounds[1])
+    return [calls.get(at, (Call.TIE, Call.TIE)) for at in range(len(pairs))], said
+
+
+def _asked(
+    asker: Asker, name: str, table: JudgeTable, prompts: Sequence[JudgePrompt], draws: Sequence[int] | None = None
+) -> Said:
+    questions = [
+        Question(digest_of([turn.to_json() for turn in one.messages]), one.messages, f"judge {name}", "", "own")
+        for one in prompts
+    ]
+    sampling = SamplingTable(max_tokens=table.max_tokens, temperature=0.0)
+    return ask_open(asker, f"judge {name}", table, questions, sampling, Role.JUDGE, draws)
+
+
+def _heard(exchange: Exchange | None) -> Heard | None:
+    return None if exchange is None else Heard(exchange.answer, exchange.finish_reason)
+
+
+def _reference(table: JudgeTable, pair: Pair) -> str:
+    return pair.gold if table.shows_gold else ""
+
+
+def judge_label(name: str, table: JudgeTable) -> str:
+    """A judge by the name that the run file gives and the model it is."""
+    return f"{name}: {teacher_name(table)}"

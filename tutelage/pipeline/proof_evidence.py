@@ -1,0 +1,89 @@
+"""`evidence.json` of a proof in an open task: what the log and the proof found, put together. Computes no statistic."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tutelage.hardware import describe as describe_hardware
+from tutelage.pipeline.assemble import SHOWN_VERSIONS, term_row
+from tutelage.pipeline.gate import teacher_name
+from tutelage.pipeline.gate_proof import ProofGate
+from tutelage.pipeline.run import Run, installed_versions
+from tutelage.proof_config import ProofConfig
+from tutelage.records import NUSD_PER_USD
+
+KIND = "proof"
+
+
+def assemble_proof(config: ProofConfig, run: Run, gate: ProofGate, items: int) -> dict[str, Any]:
+    """All of `evidence.json`; docs/formats.md lists its keys."""
+    results = json.loads((run.folder / "prove" / "results.json").read_bytes())
+    facts: dict[str, dict[str, Any]] = {
+        entry.stage: {**entry.facts, "ended_at": entry.ended_at}
+        for entry in run.log.statements()
+        if entry.kind == "statement"
+    }
+    return {
+        "schema_version": 1,
+        "kind": KIND,
+        "run": {
+            "name": config.run.name,
+            "created_at": facts["prove"]["ended_at"],
+            "purpose": config.run.purpose,
+            "question": config.run.question,
+            "task": config.task.kind,
+            "metric": results["claims"][0]["metric"],
+            "items": items,
+            "teacher": teacher_name(config.systems["teacher"]),
+            "student": teacher_name(config.systems["student"]),
+        },
+        **results,
+        "cost": _cost(run, results["systems"]),
+        "provenance": {
+            "log_root": run.log.root,
+            "entries": run.log.size,
+            "signed_by": run.signer.name if run.signer else "",
+            "gold_by": config.items.gold_by if facts["items"]["with_gold"] else "",
+            "with_gold": facts["items"]["with_gold"],
+            "does_not_prove": [
+                "that the items were never trained on by whoever made the models: they were held against the questions of "
+                "the run folders and files that were named",
+                *([] if run.signer else ["who made the record: it is not signed"]),
+            ],
+        },
+        "terms": [term_row(name, verdict) for name, verdict in gate.judged.items()]
+        + [term_row("inherited", verdict) for verdict in gate.inherited],
+        "looks": {"proofs": run.intents("prove")},
+        "wall_s": {name: fact["wall_ms"] / 1000 for name, fact in facts.items() if "wall_ms" in fact},
+        "versions": {name: value for name, value in installed_versions().items() if name in SHOWN_VERSIONS},
+        "seeds": {"run": config.run.seed},
+        "hardware": describe_hardware(),
+    }
+
+
+def _cost(run: Run, systems: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the proof cost, and what a question costs of teacher and student; the ratio by money, else by CPU-seconds, else by
+    wall time."""
+    spent = run.store.spent()
+    by_role = {row["role"]: row for row in systems}
+    ratio, basis = None, "neither price nor CPU-seconds of both are known"
+    for key, words in (("usd_per_1000", "money"), ("cpu_s_per_query", "CPU-seconds"), ("latency_s", "seconds waited")):
+        teacher, student = by_role["teacher"][key], by_role["student"][key]
+        if teacher and student:
+            ratio, basis = teacher / student, words
+            break
+    return {
+        "spent_usd": spent.settled_nusd / NUSD_PER_USD,
+        "unresolved_usd": spent.unresolved_nusd / NUSD_PER_USD,
+        "teacher_over_student": ratio,
+        "basis": basis,
+    }
+
+
+def write_page(folder: Path, name: str) -> dict[str, Any]:
+    """The page beside `evidence.json`, if it is not there or the evidence is newer; gives the evidence."""
+    from tutelage.report.proof import write_proof_page
+
+    evidence = json.loads((folder / "evidence.json").read_bytes())
+    write_proof_page(evidence, folder / name)
+    return evidence

@@ -1,0 +1,400 @@
+"""`tutelage prove`: the claims, then the answers, then what they show. Terms, items, prove, report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tutelage.canon import canonical, digest_bytes, digest_of
+from tutelage.collect.items import Item, Items, read_items, require_unseen, words_of
+from tutelage.config import PromptsTable
+from tutelage.errors import DataError
+from tutelage.jsonl import pretty, write_lines, write_pretty, write_whole
+from tutelage.pipeline.asking_judges import ask_judge, items_of, judge_label, pairs_of
+from tutelage.pipeline.asking_systems import Asker, Said, ask_open
+from tutelage.pipeline.commit import commit_exchanges
+from tutelage.pipeline.gate import teacher_name
+from tutelage.pipeline.gate_proof import ProofGate, may_prove
+from tutelage.pipeline.proof_evidence import assemble_proof, write_page
+from tutelage.pipeline.run import Done, Facts, Run
+from tutelage.pipeline.session import budget_of, today
+from tutelage.pipeline.supervision import prices_of
+from tutelage.proof_config import ProofConfig
+from tutelage.prove.answers import Answered, Scored
+from tutelage.prove.measure import (
+    Bench,
+    Proof,
+    Scores,
+    ceiling,
+    claim_rows,
+    controls,
+    disagreements,
+    gap,
+    judge_rows,
+    score_all,
+    system_row,
+)
+from tutelage.prove.open_claims import Planned, declare, planned_items
+from tutelage.prove.tasks.base import Answer, Task
+from tutelage.prove.tasks.catalogue import task_of
+from tutelage.records import NUSD_PER_USD, Exchange, Question, Role
+from tutelage.terms.check import require
+
+ITEMS = Path("data") / "items.jsonl"
+OUTPUTS = ("prove/scores.jsonl", "prove/exchanges.jsonl", "prove/results.json")
+PAGE = "report.html"
+
+
+class Proved(NamedTuple):
+    """What `tutelage prove` says: each claim as in evidence.json, the controls that were missing, the money spent."""
+
+    claims: list[dict[str, Any]]
+    systems: list[dict[str, Any]]
+    missing_controls: list[str]
+    spent_usd: float
+    page: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One proof at work."""
+
+    config: ProofConfig
+    run: Run
+    task: Task
+    items: Items
+    planned: tuple[Planned, ...]
+
+    @property
+    def questions(self) -> list[Question]:
+        return [item.question for item in self.items.items]
+
+    @property
+    def purpose(self) -> str:
+        """The claims' own namespace: answers to other claims, or of a training, are never taken for these."""
+        return digest_of([{**one.claim.to_json(), "declared_on": ""} for one in self.planned])
+
+
+def prove(config: ProofConfig, run: Run) -> Proved:
+    """Runs every stage that is not done. Raises what the stages raise; what was answered is kept."""
+    work = _opened(config, run)
+    gate = _check(work)
+    items = _items(work)
+    proved = _prove(work, gate, items)
+    evidence = _report(work, gate, proved)
+    return Proved(
+        evidence["claims"], evidence["systems"], evidence["missing_controls"], evidence["cost"]["spent_usd"],
+        str(run.folder / PAGE),
+    )  # fmt: skip
+
+
+def _opened(config: ProofConfig, run: Run) -> _Work:
+    """Items and task read, then configuration and claims into the log, before anything is asked."""
+    task = task_of(config.task.kind, config.task.options)
+    items = _read(config, task)
+    with_gold = sum(bool(item.gold) for item in items.items)
+    again = config.controls.again
+    counts = [planned_items(claim, len(items.items), with_gold, again) for claim in config.claims]
+    planned = [declare(config, task, claim, n, today()) for claim, n in zip(config.claims, counts, strict=True)]
+    planned = _as_declared(run, planned)
+    resolved = config.resolved()
+    for table in (resolved["items"], *resolved["systems"].values(), *resolved["judges"].values()):
+        for key in ("path", "gold_file", "prices", "lineage"):  # a record does not tell where things lie on a disk
+            if table.get(key):
+                table[key] = Path(table[key]).name
+    resolved["items"]["seen"] = [Path(name).name for name in config.items.seen]
+    file = pretty(resolved)
+    opened = {
+        "origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest_bytes(file),
+        "claims": [one.claim.to_json() for one in planned],
+        "claim_digests": [one.claim.digest for one in planned],
+        "power_ppm": [round(1e6 * one.power) for one in planned],
+    }  # fmt: skip
+    run.opened(opened, "prove")
+    write_whole(run.folder / "config.json", file)
+    _tell_power(config, run, planned)
+    return _Work(config, run, task, items, tuple(planned))
+
+
+def _read(config: ProofConfig, task: Task) -> Items:
+    table = config.items
+    known = {"path", "format", "text", "system", "licence", "limit", "bad_rows"}
+    prompts = PromptsTable(**table.model_dump(include=known))
+    found = read_items(Path(table.path), prompts, table.gold)
+    for at, item in enumerate(found.items, 1):
+        if item.gold:
+            try:
+                task.require_reference(item.gold)
+            except DataError as error:
+                raise DataError(f"{table.path}: gold of item {at}: {error.message}", fix=error.fix) from None
+    require_unseen(found.items, [*table.seen, *_trained_in(config)])
+    return found
+
+
+def _trained_in(config: ProofConfig) -> list[str]:
+    """The run folders around the students' weights: what is in them was trained on."""
+    folders = [Path(table.path).parent for table in config.systems.values() if table.path]
+    return sorted({str(folder) for folder in folders if (folder / "ledger").is_dir() and (folder / "data").is_dir()})
+
+
+def _as_declared(run: Run, planned: Sequence[Planned]) -> list[Planned]:
+    """A resumed run keeps the day on which its claims were said."""
+    core = [{**one.claim.to_json(), "declared_on": ""} for one in planned]
+    for entry in run.log.statements():
+        if entry.kind == "opened" and [{**one, "declared_on": ""} for one in entry.facts.get("claims", [])] == core:
+            days = [one["declared_on"] for one in entry.facts["claims"]]
+            return [
+                one._replace(claim=type(one.claim).from_json({**one.claim.to_json(), "declared_on": day}))
+                for one, day in zip(planned, days, strict=True)
+            ]
+    return list(planned)
+
+
+def _tell_power(config: ProofConfig, run: Run, planned: Sequence[Planned]) -> None:
+    """The chance of each claim, and what a chance of 80 % would take."""
+    for claim, one in zip(config.claims, planned, strict=True):
+        needs = f"{one.needed:,} items give 80 %" if one.needed else "no number of items gives 80 %: expect less loss"
+        power = f"power {one.power:.0%} with {one.claim.planned_n:,} items"
+        run.progress.say(f"claim: {claim.comparison}, margin {claim.margin:g}: {power}; {needs}")
+
+
+def _check(work: _Work) -> ProofGate:
+    """The terms stage: nobody is asked before it permits."""
+    gate = may_prove(work.config, today())
+    require(gate.together)
+    name = f"terms/{today()}-{gate.together.digest.removeprefix('sha256:')[:12]}.json"
+
+    def stage(scratch: Path) -> Facts:
+        write_whole(work.run.folder / name, canonical(gate.to_json()) + b"\n")
+        return {"status": str(gate.together.status), "warnings": list(gate.together.warnings)}
+
+    settings = {"purpose": work.config.run.purpose, "date": today(), "subjects": sorted(gate.judged)}
+    done = work.run.stage("terms", 1, settings, {"registry": _standing(gate)}, (name,), stage)
+    for warning in done.facts["warnings"]:
+        work.run.progress.say(f"terms: warning: {warning}")
+    work.run.progress.say(f"terms: {gate.together.status} for {work.config.run.purpose}")
+    return gate
+
+
+def _standing(gate: ProofGate) -> str:
+    return digest_of([[reason.entry_digest, str(reason.status)] for reason in gate.together.reasons])
+
+
+def _items(work: _Work) -> Done:
+    """The items stage: questions and gold, as they are asked and scored."""
+
+    def stage(scratch: Path) -> Facts:
+        write_lines(work.run.folder / ITEMS, [_item_row(item) for item in work.items.items])
+        if work.items.bad:
+            work.run.progress.say(
+                f"items: {len(work.items.bad)} bad rows skipped, the first at line {work.items.bad[0].line}"
+            )
+        with_gold = sum(bool(item.gold) for item in work.items.items)
+        bad = [row.line for row in work.items.bad]
+        return {
+            "items": len(work.items.items),
+            "with_gold": with_gold,
+            "repeated": work.items.repeated,
+            "bad_rows": bad,
+        }
+
+    table = work.config.items.model_dump(mode="json", exclude={"path", "gold_file", "seen", "accepted_risk"})
+    return work.run.stage("items", 1, table, {"file": work.items.digest}, (ITEMS.as_posix(),), stage)
+
+
+def _item_row(item: Item) -> dict[str, Any]:
+    return {**item.question.to_json(), "gold": item.gold}
+
+
+def _prove(work: _Work, gate: ProofGate, items: Done) -> Done:
+    """The prove stage: every model answers through its endpoint, every answer is scored, every claim judged."""
+    config, run = work.config, work.run
+
+    def stage(scratch: Path) -> Facts:
+        asker = Asker(run, budget_of(config.budget, run.store), _standing(gate), work.purpose, config.run.seed)
+        _tell_cost(work)
+        systems, said = {}, dict[str, Said]()
+        for name, table in config.systems.items():
+            said[name] = ask_open(asker, name, table, work.questions, config.sampling, Role.EVALUATION)
+            systems[name] = _answered(name, teacher_name(table), said[name])
+        at = _asked_again(work)
+        if at:
+            chosen = [work.questions[item] for item in at]
+            said["again"] = ask_open(
+                asker,
+                "teacher again",
+                config.systems["teacher"],
+                chosen,
+                config.sampling,
+                Role.EVALUATION,
+                [1] * len(at),
+            )
+        again = (
+            {item: _answer(exchange) for item, exchange in zip(at, said["again"].exchanges, strict=True)} if at else {}
+        )
+        sessions = [item.question.group for item in work.items.items]
+        proof = Proof(
+            task=work.task,
+            gold_N=tuple(item.gold or None for item in work.items.items),
+            session_N=np.array(sessions) if all(sessions) else None,
+            systems=systems,
+            again=again,
+            level=config.claims[0].level,
+            seed=config.run.seed,
+        )
+        if any(sessions) and not all(sessions):
+            raise DataError(
+                f"{sum(map(bool, sessions))} of {len(sessions)} items name a session",
+                fix="name it in all rows, or in none",
+            )
+        scores = score_all(proof)
+        bench, judging = _bench(work, asker, proof, scores)
+        proof = replace(proof, bench=bench)
+        results = _results(work, proof, scores)
+        rows = [row for one in (*said.values(), *judging) for row in one.rows]
+        write_lines(run.folder / "prove" / "scores.jsonl", _score_rows(work, proof, scores))
+        write_lines(run.folder / "prove" / "exchanges.jsonl", rows)
+        write_pretty(run.folder / "prove" / "results.json", results)
+        committed = commit_exchanges(run, "prove", [row["address"] for row in rows])
+        verdicts = [claim["verdict"] for claim in results["claims"]]
+        return {"verdicts": verdicts, "items": len(work.items.items), "commitment": committed}
+
+    tables = config.model_dump(mode="json", include={"task", "sampling", "systems", "judges", "claims", "controls"})
+    inputs = {"items": items.outputs_digest, "claims": work.purpose, "terms": _standing(gate)}
+    inputs |= {f"weights {name}": _weights(table.path) for name, table in config.systems.items() if table.path}
+    return run.stage("prove", 1, tables | {"seed": config.run.seed}, inputs, OUTPUTS, stage)
+
+
+def _weights(path: str) -> str:
+    """Of every file of a student's folder that changes its answers."""
+    from tutelage.pipeline.gate import Base
+
+    found = Base.of(None, path, "own").inputs("weights")
+    return digest_of(found)
+
+
+def _asked_again(work: _Work) -> list[int]:
+    """Which items the teacher is asked twice: drawn by the run's seed."""
+    wanted, there = work.config.controls.again, len(work.items.items)
+    rng = np.random.default_rng(work.config.run.seed)
+    return sorted(int(at) for at in rng.permutation(there)[: min(wanted, there)])
+
+
+def _tell_cost(work: _Work) -> None:
+    """About what the answers will cost, by the price lists; nothing is said of models that cost nothing."""
+    from tutelage.models.base import Endpoint
+    from tutelage.pipeline.serving import remote
+    from tutelage.records import Usage
+
+    size = sum(len(turn.content.encode()) for question in work.questions for turn in question.messages) // 4
+    total = 0
+    for table in work.config.systems.values():
+        endpoint: Endpoint | None = remote(table) if table.url else None
+        if endpoint is not None:
+            out = work.config.sampling.max_tokens // 2 * len(work.questions)
+            total += prices_of(table, endpoint).of(Usage(size, 0, out)).cost_nusd
+    if total:
+        limit = work.config.budget.max_cost_usd
+        work.run.progress.say(f"cost: about ${total / NUSD_PER_USD:.4f}; limit ${limit:g}")
+
+
+def _answer(exchange: Exchange | None) -> Answer | None:
+    return None if exchange is None else Answer(exchange.answer, exchange.tool_calls)
+
+
+def _answered(name: str, label: str, said: Said) -> Answered:
+    """What a system said, and the means of what it took."""
+    there = [exchange for exchange in said.exchanges if exchange is not None]
+    if not there:
+        raise DataError(
+            f"{name} refused all {len(said.exchanges)} items", fix="look into store and logs; ask another way"
+        )
+    each = 1.0 / len(there)
+    return Answered(
+        role=name,
+        label=label,
+        answers=tuple(_answer(exchange) for exchange in said.exchanges),
+        prompt_tokens=each * sum(exchange.usage.prompt_tokens for exchange in there),
+        completion_tokens=each * sum(exchange.usage.completion_tokens for exchange in there),
+        cost_nusd=each * sum(exchange.price.cost_nusd for exchange in there),
+        latency_s=each * sum(exchange.latency_ms for exchange in there) / 1000,
+        cpu_s=said.cpu_s,
+        ended=each * sum(exchange.finish_reason != "length" for exchange in there),
+    )
+
+
+def _bench(work: _Work, asker: Asker, proof: Proof, scores: Scores) -> tuple[Bench | None, list[Said]]:
+    """What every judge called, and what it said; None without judges."""
+    tables = work.config.judges
+    if not tables:
+        return None, []
+    student, teacher = proof.systems["student"], proof.systems["teacher"]
+    pairs = pairs_of(work.questions, student.answers, teacher.answers, proof.gold_N)
+    found = [ask_judge(asker, name, table, pairs) for name, table in tables.items()]
+    items = items_of(pairs, (scores.gold["student"], scores.gold["teacher"]) if proof.with_gold_G.size else None)
+    models = {role: proof.systems[role].label for role in ("teacher", "student")}
+    named = [replace(calls, name=judge_label(calls.name, tables[calls.name])) for calls, _ in found]
+    return Bench(items, tuple(named), models), [said for _, said in found]
+
+
+def _results(work: _Work, proof: Proof, scores: Scores) -> dict[str, Any]:
+    """`prove/results.json`."""
+    held = controls(proof, scores)
+    missing = [row["words"] for row in held if not row["there"]]
+    rows = claim_rows(proof, scores, work.config.claims, missing)
+    for row, planned, claim in zip(rows, work.planned, work.config.claims, strict=True):
+        row |= {
+            "power": planned.power, "items_for_80": planned.needed, "declared_at": planned.claim.declared_on,
+            "digest": planned.claim.digest,
+            "power_assumption": f"true difference {claim.expected_difference:+.3f}, discordance {claim.expected_discordance}",
+        }  # fmt: skip
+    return {
+        "claims": rows,
+        "systems": [system_row(proof, scores, name) for name in proof.systems],
+        "ceiling": ceiling(proof, scores),
+        "gap": gap(proof, scores),
+        "controls": held,
+        "missing_controls": missing,
+        "judges": judge_rows(proof, work.config.claims),
+        "disagreements": disagreements(proof, scores, [words_of(question) for question in work.questions]),
+    }
+
+
+def _score_rows(work: _Work, proof: Proof, scores: Scores) -> list[dict[str, Any]]:
+    """`prove/scores.jsonl`: every score of every item."""
+    return [
+        {
+            "item": item.question.prompt_id,
+            "session": item.question.group,
+            "gold": item.gold or None,
+            "scores": {
+                name: {
+                    "gold_ppm": _ppm(scores.gold[name], at) if item.gold else None,
+                    "teacher_ppm": _ppm(scores.teacher[name], at) if name in scores.teacher else None,
+                    "read": scores.gold[name].scores[at].read,
+                }
+                for name in proof.systems
+            },
+        }
+        for at, item in enumerate(work.items.items)
+    ]
+
+
+def _ppm(found: Scored, at: int) -> int:
+    """A score in parts per million: no line of a record holds a float."""
+    return round(1e6 * found.scores[at].value)
+
+
+def _report(work: _Work, gate: ProofGate, proved: Done) -> dict[str, Any]:
+    """`evidence.json` and the page; computes no statistic."""
+    run = work.run
+
+    def stage(scratch: Path) -> Facts:
+        write_pretty(run.folder / "evidence.json", assemble_proof(work.config, run, gate, len(work.questions)))
+        return {}
+
+    inputs = {"prove": proved.outputs_digest, "terms": _standing(gate)}
+    run.stage("report", 1, {}, inputs, ("evidence.json",), stage)
+    return write_page(run.folder, PAGE)

@@ -1,0 +1,151 @@
+"""The tables of `tutelage prove`'s run file: which items, what an answer is worth, which models, what is claimed. No torch."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tutelage.config import AcceptedRiskTable, BudgetTable, Count, RunTable, SamplingTable, Share, Table, TeacherTable
+
+ROLES = (
+    "teacher",
+    "student",
+    "before",
+    "plain",
+    "checkpoint",
+)  # those that a proof gives a meaning; others stand beside
+PEOPLE = ("people", "programme", "teacher", "model")
+FEWEST_AGAIN = 500
+
+
+class ItemsTable(Table):
+    """The held-out items: questions, and gold where there is any."""
+
+    path: str
+    format: Literal["jsonl", "csv", "tsv", "parquet"] | None = None  # default: told by the file's name
+    text: str | None = None  # column with the question; default: the usual names
+    gold: str | None = None  # column with the gold answer; may be empty in some rows
+    gold_file: str | None = None  # or decisions of `tutelage label`, for some of the items
+    gold_by: Literal["people", "programme", "teacher", "model"] = "people"  # who wrote the gold
+    system: str = ""  # a system message for questions that bring none
+    licence: str  # under which you hold the items: "own", or an SPDX id
+    limit: Count | None = None
+    seen: tuple[str, ...] = ()  # files, or run folders, whose questions were trained on: no item may be among them
+    bad_rows: Literal["stop", "skip"] = "stop"
+    accepted_risk: AcceptedRiskTable | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ItemsTable":
+        if self.gold is not None and self.gold_file is not None:
+            raise ValueError("give one of gold (a column) and gold_file (decisions of `tutelage label`)")
+        if self.gold_by in ("teacher", "model"):
+            raise ValueError(
+                f"gold_by = {self.gold_by!r}: what a model wrote is no gold; leave gold out and claim against the teacher"
+            )
+        return self
+
+
+class ScoringTable(Table):
+    """What an answer is worth: the kind of task, and its own settings beside it."""
+
+    kind: str = Field(min_length=1)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gathered(cls, raw: Any) -> Any:
+        """`[task]` holds kind and the kind's settings side by side; they are told apart here."""
+        if not isinstance(raw, dict) or "options" in raw:
+            return raw
+        return {key: raw[key] for key in ("kind",) if key in raw} | {
+            "options": {key: value for key, value in raw.items() if key != "kind"}
+        }
+
+
+def _words_alone(raw: Any) -> Any:
+    """Answers are compared as words: log-probabilities come where the run file asks for them."""
+    return {"signal": "text", **raw} if isinstance(raw, dict) else raw
+
+
+SystemTable = Annotated[TeacherTable, BeforeValidator(_words_alone)]
+
+
+class JudgeTable(TeacherTable):
+    """A model that compares, or rates, answers."""
+
+    signal: Literal["top-logprobs", "text"] = "text"
+    form: Literal["pairwise", "rubric"] = "pairwise"
+    criteria: dict[str, str] = Field(default_factory=lambda: {"quality": "right, complete, and to the point"})
+    shows_gold: bool = False  # the gold answer is shown to the judge as a reference
+    scale: int = Field(default=5, ge=2, le=10)  # of a rubric: 1 to so many
+    max_tokens: Count = 256  # of one verdict
+
+
+class ProofClaimTable(Table):
+    """Declared before any answer is seen: student minus teacher, and how much worse the student may be."""
+
+    # gold: scores against the gold. teacher: the student's agreement with the teacher, against the teacher's own with
+    # itself when asked again. judge: the share of items where the student's answer is preferred, against one half.
+    comparison: Literal["gold", "teacher", "judge"] = "gold"
+    judge: str | None = None  # which judge; default: the only one, or the majority of several
+    margin: Share
+    level: Share = 0.95
+    expected_difference: float = Field(default=0.0, gt=-1, lt=1)
+    expected_discordance: Share = (
+        0.2  # share of items on which just one is right, or the deviation of differences squared
+    )
+
+
+class ControlsTable(Table):
+    """What a proof is held against; what is turned off is named in the verdict."""
+
+    again: int = Field(default=FEWEST_AGAIN, ge=0)  # items that the teacher is asked a second time
+
+
+class ProofConfig(Table):
+    """A whole proof: the run file of `tutelage prove`."""
+
+    run: RunTable
+    items: ItemsTable
+    task: ScoringTable
+    sampling: SamplingTable = SamplingTable(temperature=0.0)
+    systems: dict[str, SystemTable]
+    judges: dict[str, JudgeTable] = Field(default_factory=dict)
+    claims: tuple[ProofClaimTable, ...] = Field(min_length=1)
+    controls: ControlsTable = ControlsTable()
+    budget: BudgetTable = BudgetTable()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ProofConfig":
+        for role in ("teacher", "student"):
+            if role not in self.systems:
+                raise ValueError(f"systems.{role} is missing: a proof compares a student with its teacher")
+        for name in (*self.systems, *self.judges):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", name):
+                raise ValueError(f"{name!r} is no name: letters, digits, - and _ only")
+        if self.sampling.samples > 1:
+            raise ValueError(f"sampling.samples = {self.sampling.samples}: a proof scores one answer to each item")
+        for claim in self.claims:
+            self._check(claim)
+        if len({(claim.comparison, claim.judge) for claim in self.claims}) < len(self.claims):
+            raise ValueError("two claims compare the same: a claim is made once, with one margin")
+        return self
+
+    def _check(self, claim: ProofClaimTable) -> None:
+        has_gold = self.items.gold is not None or self.items.gold_file is not None
+        if claim.comparison == "gold" and not has_gold:
+            raise ValueError('a claim against gold needs items.gold or items.gold_file; or comparison = "teacher"')
+        if claim.comparison == "teacher" and self.controls.again == 0:
+            raise ValueError(
+                "a claim against the teacher needs controls.again: its agreement with itself is the measure"
+            )
+        if claim.comparison == "judge" and not self.judges:
+            raise ValueError('comparison = "judge" needs a table [judges.NAME]')
+        if claim.judge is not None and (claim.comparison != "judge" or claim.judge not in self.judges):
+            raise ValueError(
+                f"judge = {claim.judge!r} is no judge of this claim; judges: {', '.join(self.judges) or 'none'}"
+            )
+
+    def resolved(self) -> dict[str, Any]:
+        """Plain values of every setting, defaults included."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,90 @@
+"""What a system said to the items of a proof, and what its answers are worth.
+
+Shape legend: N items.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.errors import DataError
+from tutelage.prove.tasks.base import Answer, Score, Task
+
+NOTHING = Score(0.0, False, "")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One system's answers, an entry an item; None for an item that it refused, which is worth nothing.
+
+    Tokens, money (nano-USD), seconds a question (`latency_s`, wall) and CPU-seconds where the server is ours; `ended` is the
+    share of answers that ended by themselves instead of at the limit.
+    """
+
+    role: str
+    label: str
+    answers: tuple[Answer | None, ...]
+    prompt_tokens: float
+    completion_tokens: float
+    cost_nusd: float
+    latency_s: float
+    cpu_s: float | None
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores of one system's answers against one reference an item."""
+
+    scores: tuple[Score, ...]
+
+    @property
+    def value_N(self) -> NDArray[np.float64]:
+        return np.array([score.value for score in self.scores])
+
+    @property
+    def unread(self) -> int:
+        return sum(not score.is_read for score in self.scores)
+
+    def parts(self) -> dict[str, float]:
+        """Means of the parts, over the items that have them."""
+        found: dict[str, list[float]] = {}
+        for score in self.scores:
+            for name, value in score.parts.items():
+                found.setdefault(name, []).append(value)
+        return {name: float(np.mean(values)) for name, values in sorted(found.items())}
+
+
+def scored(task: Task, answers: Sequence[Answer | None], references: Sequence[str | None]) -> Scored:
+    """Every answer against its reference; a missing answer, or reference, is worth 0. Raises `DataError` for unequal lengths
+    and for a score that is no number from 0 to 1 (a plug-in's mistake)."""
+    if len(answers) != len(references):
+        raise DataError(f"{len(answers)} answers for {len(references)} items", fix="score the same items")
+    found = []
+    for at, (answer, reference) in enumerate(zip(answers, references, strict=True)):
+        score = NOTHING if answer is None or reference is None else task.score(answer, reference)
+        if not 0.0 <= score.value <= 1.0:
+            raise DataError(
+                f"task {task.name}: item {at} scores {score.value!r}",
+                fix="a score is a number from 0 to 1; mend the task",
+            )
+        found.append(score)
+    return Scored(tuple(found))
+
+
+def as_references(task: Task, answers: Sequence[Answer | None]) -> list[str | None]:
+    """Another model's answers as references; None where there is none, or the task cannot read it. A task whose references
+    are not words says itself what an answer is as one (`reference_of`)."""
+    said = getattr(task, "reference_of", lambda answer: answer.text)
+    found: list[str | None] = []
+    for answer in answers:
+        text = None if answer is None else said(answer)
+        try:
+            if text is not None:
+                task.require_reference(text)
+        except DataError:
+            text = None
+        found.append(text)
+    return found

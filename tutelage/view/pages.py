@@ -1,0 +1,172 @@
+"""Pages from what was read: templates, with every text escaped and its invisible characters shown. No file is read here
+but by what is handed in."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from tutelage.errors import TutelageError
+from tutelage.records import NUSD_PER_USD
+from tutelage.report import words
+from tutelage.view.compare import Comparison
+from tutelage.view.diff import Diff
+from tutelage.view.example import SHOWN_CANDIDATES, SHOWN_POSITIONS, Example
+from tutelage.view.facets import FACETS
+from tutelage.view.index import Known, Place
+from tutelage.view.links import Links
+from tutelage.view.query import PAIRS, Filters, Listed, PairRow
+from tutelage.view.runs import Run, Stage, Summary
+from tutelage.view.texts import called
+
+WORDS_OF_FACETS = {
+    "stage": "Stage", "who": "Who answered", "role": "Role", "purpose": "Purpose", "finish": "Finish reason",
+    "fate": "Fate", "correct": "Right or wrong", "differs": "Student and teacher", "model": "Model", "origin": "Origin",
+}  # fmt: skip
+_SHOWN = 240  # characters of a text in a list
+_SHOWN_FACTS = 320
+
+
+def stylesheet() -> str:
+    """The report's own colours and tables, and what only the viewer has."""
+    report = files("tutelage.report").joinpath("report.css").read_text("utf-8")
+    return report + files("tutelage.view").joinpath("templates/view.css").read_text("utf-8")
+
+
+def script() -> str:
+    return files("tutelage.view").joinpath("templates/view.js").read_text("utf-8")
+
+
+def runs_page(links: Links, summaries: Sequence[Summary]) -> str:
+    return _render("runs.html.j2", links, summaries=summaries)
+
+
+def run_page(links: Links, run: Run, told: Mapping[str, Any]) -> str:
+    """`told` is what `looking.run_facts` gives."""
+    chart = Markup(told["evidence"].chart if told["evidence"] else "")  # its text is escaped in `report.svg`
+    return _render("run.html.j2", links, run=run, chart=chart, **told)
+
+
+def examples_page(links: Links, run: Run, known: Known, filters: Filters, listed: Listed, limit: str = "") -> str:
+    """`limit` says what of the list a bundle leaves out."""
+    chosen = dict(filters.values)
+    return _render(
+        "examples.html.j2", links, run=run, known=known, filters=filters, listed=listed, chosen=chosen, facets=FACETS,
+        names=WORDS_OF_FACETS, limit=limit,
+    )  # fmt: skip
+
+
+def example_page(links: Links, run: Run, example: Example, beside: tuple[Place | None, Place | None]) -> str:
+    shown = {"positions": SHOWN_POSITIONS, "candidates": SHOWN_CANDIDATES}
+    return _render("example.html.j2", links, run=run, example=example, before=beside[0], after=beside[1], shown=shown)
+
+
+def pairs_page(
+    links: Links,
+    run: Run,
+    which: str,
+    page: int,
+    found: tuple[list[PairRow], int, int, dict[str, int]],
+    limit: str = "",
+) -> str:
+    rows, total, pages, counts = found
+    return _render(
+        "pairs.html.j2", links, run=run, which=which, page=page, rows=rows, total=total, pages=pages, counts=counts,
+        kinds=PAIRS, limit=limit,
+    )  # fmt: skip
+
+
+def pair_page(
+    links: Links, run: Run, row: PairRow, examples: Mapping[str, Example], diff: Diff | None, last: int
+) -> str:
+    return _render("pair.html.j2", links, run=run, row=row, examples=examples, diff=diff, last=last)
+
+
+def compare_page(links: Links, left: Run, right: Run, found: Comparison) -> str:
+    return _render("compare.html.j2", links, left=left, right=right, found=found)
+
+
+def error_page(links: Links, title: str, error: TutelageError) -> str:
+    return _render("error.html.j2", links, heading=title, error=error)
+
+
+def warm_up() -> None:
+    """Compiles every template, so that nobody waits for it."""
+    for name in _environment().list_templates(extensions=["j2"]):
+        _environment().get_template(name)
+
+
+def _render(template: str, links: Links, **values: Any) -> str:
+    ranges = {"percent_range": words.percent_range, "points_range": words.points_range}
+    return _environment().get_template(template).render(values, links=links, **ranges)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("tutelage.view", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "brief": brief,
+        "called": called,
+        "count": words.count,
+        "duration": words.duration,
+        "facts": facts_line,
+        "money": money,
+        "number": words.number,
+        "percent": words.percent,
+        "points": words.points,
+        "role": words.role,
+        "short": short,
+        "usd": words.usd,
+    }
+    return environment
+
+
+def _shown(value: Any) -> Any:
+    """What every `{{ … }}` passes through before it is escaped."""
+    if value is None:
+        raise ValueError("a null reached the page where a value is needed")
+    return words.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def brief(text: str) -> str:
+    """One line of a text for a list."""
+    return words.shorten(text, _SHOWN)
+
+
+def money(nusd: int) -> str:
+    """Nano-USD as money."""
+    return words.usd(nusd / NUSD_PER_USD)
+
+
+def short(digest: str) -> str:
+    """A digest's first twelve hexadecimal digits; anything else as it is."""
+    name, colon, rest = digest.partition(":")
+    return f"{rest[:12]}…" if colon and name == "sha256" and len(rest) == 64 else digest
+
+
+def facts_line(stage: Stage) -> str:
+    """A stage's facts on one line: digests shortened, tables only counted; the log has them whole."""
+    parts = (f"{name.replace('_', ' ')} {_fact(value)}" for name, value in stage.facts.items())
+    return words.shorten("; ".join(parts), _SHOWN_FACTS)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, str):
+        return short(value)
+    if isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+        return f"({len(value)} rows)"
+    if isinstance(value, list):
+        return ", ".join(map(_fact, value)) or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_fact(one)}" for name, one in value.items()) or "none"
+    return str(value)
