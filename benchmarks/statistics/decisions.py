@@ -15,8 +15,10 @@ from tutelage.stats.multiple import benjamini_hochberg, holm
 from tutelage.stats.paired import PairedTable, mcnemar_exact
 from tutelage.stats.permutation import paired_permutation
 from tutelage.stats.power import equivalence_power, mcnemar_power, non_inferiority_power
-from tutelage.stats.power_means import clustered_power, ppi_power
+from tutelage.stats.power_means import clustered_power, ppi_power, sign_flip_power
+from tutelage.stats.power_sequences import sequence_power
 from tutelage.stats.ppi import ppi_mean
+from tutelage.stats.sequences import confidence_sequence
 
 LEVEL = 0.95
 NULLS = ((50, 0.4), (100, 0.1), (200, 0.1), (200, 0.4), (1_000, 0.01), (1_000, 0.1), (5_000, 0.02), (5_000, 0.2))
@@ -114,7 +116,7 @@ def found_on_means(rng: np.random.Generator, budget: Budget) -> Iterator[Rate]:
         design = Sessions.of(sessions, 8, 0.0)
         said = 0
         for _ in range(budget.simulations):
-            values = design.scores(rng, "normal", correlation)[0] + difference
+            values = design.scores(rng, correlation) + difference
             said += clustered_mean(values, design.session_N, LEVEL).interval.low > -margin
         promised = clustered_power(sessions, 8, difference, 1.0, correlation, margin, LEVEL)
         setting = {"sessions": sessions, "difference": difference, "margin": margin, "correlation": correlation}
@@ -129,6 +131,32 @@ def found_on_means(rng: np.random.Generator, budget: Budget) -> Iterator[Rate]:
         yield Rate("PPI++", setting, budget.simulations, said / budget.simulations, promised)
 
 
+def found_at_any_look(rng: np.random.Generator, budget: Budget) -> Iterator[Rate]:
+    """Power of a confidence sequence by its last look, and of sign flips."""
+    for n, difference, discordance, margin in (
+        (500, 0.02, 0.1, 0.05),
+        (1_000, 0.0, 0.2, 0.08),
+        (2_000, 0.05, 0.4, 0.0),
+    ):
+        if n > max(budget.sizes):
+            continue
+        shares = [(discordance + difference) / 2, 1 - discordance, (discordance - difference) / 2]
+        said = 0
+        for _ in range(budget.simulations):
+            scores = rng.choice([1.0, 0.0, -1.0], n, p=shares)
+            said += confidence_sequence(scores, LEVEL, (-1.0, 1.0)).low_T[-1] > -margin
+        promised = sequence_power(n, difference, (discordance - difference**2) ** 0.5, margin, LEVEL)
+        setting = {"n": n, "difference": difference, "discordance": discordance, "margin": margin}
+        yield Rate("confidence sequence", setting, budget.simulations, said / budget.simulations, promised)
+    for n, difference in ((12, 0.9), (50, 0.4)):
+        found = 0
+        for _ in range(budget.simulations):
+            found += paired_permutation(rng.normal(difference, 1.0, n), rng, 999).p <= 1 - LEVEL
+        promised = sign_flip_power(n, difference, 1.0, LEVEL)
+        setting = {"n": n, "difference": difference, "resamples": 999}
+        yield Rate("sign flips", setting, budget.simulations, found / budget.simulations, promised)
+
+
 def gold_ratio(rng: np.random.Generator, simulations: int, correlation: float = 0.75, gold: int = 200) -> float:
     """Gold labels the plain mean needs over those PPI++ needs, at equal width, with ten times as many cheap ones."""
     worth = [
@@ -139,4 +167,4 @@ def gold_ratio(rng: np.random.Generator, simulations: int, correlation: float = 
 
 
 WRONG = (wrong_on_pairs, wrong_on_scores, wrong_among_many)
-FOUND = (found_on_pairs, found_on_means)
+FOUND = (found_on_pairs, found_on_means, found_at_any_look)

@@ -31,6 +31,12 @@ class Coverage:
     mean_width: float
 
     @property
+    def inside(self) -> bool:
+        """Does the coverage meet its bar?"""
+        low, high = {"approximate": (0.935, 0.965), "exact": (0.95, 1.0), "": (0.0, 1.0)}[self.bar]
+        return low <= self.coverage <= high
+
+    @property
     def row(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
@@ -109,20 +115,38 @@ class Sessions:
         sizes = np.maximum(1, np.round(sizes)).astype(np.int64)
         return cls(np.repeat(np.arange(sessions), sizes), sessions)
 
-    def scores(self, rng: np.random.Generator, kind: str, correlation: float) -> tuple[Floats, float]:
-        """One data set and the true mean: "normal" (mean 0), "right" (0/1, mean 0.8) or "difference" (−1, 0, 1; mean 0).
+    def effective(self, correlation: float) -> float:
+        """Independent items that these are worth: items over Kish's design effect."""
+        size_G = np.bincount(self.session_N)
+        return float(size_G.sum() / (1.0 + correlation * ((size_G**2).sum() / size_G.sum() - 1.0)))
 
-        `correlation` within sessions: of the scores, or, for differences, of whether the two differ (on 20 % they do).
+    def scores(self, rng: np.random.Generator, correlation: float) -> Floats:
+        """Normal scores, mean 0 and deviation 1, with that correlation within sessions."""
+        shared = rng.standard_normal(self.sessions)[self.session_N]
+        own = rng.standard_normal(self.session_N.size)
+        return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+
+    def answers(
+        self, rng: np.random.Generator, kind: str, share: float, correlation: float
+    ) -> tuple[Floats, Floats | None, float]:
+        """One data set of `kind`: a column, a second one for pairs, and the true mean (difference).
+
+        "scores": `scores`. "right": 0/1 with mean `share`. "pairs": two columns of 0/1 that differ on `share` of the
+        items, each session leaning to either side as it likes; "one-sided pairs": where they differ the first is right.
+        `correlation` within sessions: of the scores, of being right, or of whether the two differ.
         """
-        items = self.session_N.size
-        if kind == "normal":
-            shared = rng.standard_normal(self.sessions)[self.session_N]
-            own = rng.standard_normal(items)
-            return np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own, 0.0
-        share, pull = (0.8, 1 / correlation - 1) if kind == "right" else (0.2, 1 / correlation - 1)
+        if kind == "scores":
+            return self.scores(rng, correlation), None, 0.0
+        pull = 1 / correlation - 1
         chance = rng.beta(share * pull, (1 - share) * pull, self.sessions)[self.session_N]
-        hit = (rng.random(items) < chance).astype(np.float64)
-        return (hit, share) if kind == "right" else (hit * rng.choice([-1.0, 1.0], items), 0.0)
+        hit = rng.random(self.session_N.size) < chance
+        if kind == "right":
+            return hit.astype(np.float64), None, share
+        if kind == "one-sided pairs":
+            return np.ones(hit.size), 1.0 - hit, share
+        leaning = rng.random(self.sessions)[self.session_N]
+        first = rng.random(hit.size) < leaning
+        return np.where(hit, first, 1.0), np.where(hit, ~first, 1.0), 0.0
 
 
 def gold_and_cheap(

@@ -126,3 +126,8 @@ def mcnemar_power(n, difference, discordance, level):
 
 def t_power(distance, error, degrees, level):
     return float(stats.nct.sf(stats.t.ppf((1 + level) / 2, degrees), degrees, distance / error))
+
+
+def relative_entropy(p, q):
+    """KL of two Bernoulli variables, in nats."""
+    return sum(a * math.log(a / b) for a, b in ((p, q), (1 - p, 1 - q)) if a > 0)

@@ -16,19 +16,20 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def figures():
-    return measure(coverage.Budget(simulations=100, bootstraps=20, sizes=(50, 400)), seed=1)
+    return measure(coverage.Budget(simulations=100, bootstraps=20, sizes=(50, 500)), seed=1)
 
 
 def test_a_quick_look_sees_every_method(figures):
     assert {name.split(" (")[0] for name in figures["methods"]} == {
-        "Tango", "Newcombe, paired", "chosen for pairs", "Wilson", "Newcombe", "Clopper-Pearson", "clusters",
-        "Hoeffding over sessions", "PPI++", "BCa bootstrap", "confidence sequence",
+        "Tango", "Newcombe, paired", "chosen for pairs", "Wilson", "Newcombe", "Clopper-Pearson",
+        "sessions, scores", "sessions, right", "sessions, pairs", "PPI++", "BCa bootstrap", "confidence sequence",
     }  # fmt: skip
     assert {row["method"] for row in figures["type1"]} == {
         "non-inferiority of pairs", "equivalence of pairs", "McNemar, exact", "sign flips", "Holm", "Benjamini-Hochberg",
     }  # fmt: skip
     assert {row["method"] for row in figures["power"]} == {
         "non-inferiority of pairs", "equivalence of pairs", "McNemar, exact", "clusters", "PPI++",
+        "confidence sequence", "sign flips",
     }  # fmt: skip
     json.dumps(figures)
 

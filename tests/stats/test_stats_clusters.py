@@ -89,15 +89,18 @@ def test_few_sessions_get_limits_that_hold_for_any_values(sizes):
     session = np.repeat(np.arange(len(sizes)), sizes)
     values = (np.random.default_rng(6).random(session.size) < 0.8).astype(float)
     got = clustered_mean(values, session, bounds=(0.0, 1.0))
-    share = np.array(sizes) / sum(sizes)
-    half = math.sqrt(math.log(2 / 0.05) * (share**2).sum() / 2)
-    assert got.interval.low == pytest.approx(max(0.0, values.mean() - half))
-    assert got.interval.high == pytest.approx(min(1.0, values.mean() + half))
-    assert got.interval.method == f"Hoeffding over {len(sizes)} sessions"
+    for limit in (got.interval.low, got.interval.high):
+        if 0.0 < limit < 1.0:  # nearly one size: the mean is as far as theorem 1 lets it be
+            entropy = naive.relative_entropy(float(values.mean()), limit)
+            assert entropy * sum(sizes) / max(sizes) == pytest.approx(math.log(2 / 0.05), rel=1e-6)
+    assert got.interval.method == f"Hoeffding (relative entropy) over {len(sizes)} sessions"
+    assert got == clustered_mean(values, session)  # 0 and 1 say what the bounds are
     with pytest.raises(DataError, match="degrees of freedom"):
-        clustered_mean(values, session)
-    paired = clustered_difference(values, 1 - values, session, bounds=(0.0, 1.0))
-    assert paired.interval.low == pytest.approx(max(-1.0, 2 * values.mean() - 1 - 2 * half))
+        clustered_mean(values + 1.0, session)
+    paired = clustered_difference(values, 1 - values, session)
+    wider = clustered_mean(values, session, (1 + 0.95) / 2)
+    assert paired.interval.low == pytest.approx(wider.interval.low - (1 - wider.interval.low), abs=1e-9)
+    assert paired.interval.high == pytest.approx(2 * wider.interval.high - 1, abs=1e-9)
 
 
 def test_ten_sessions_are_enough_for_t():
@@ -110,8 +113,8 @@ def test_no_variation_is_no_certainty():
     session = np.repeat(np.arange(30), 4)
     with pytest.raises(DataError, match=r"standard error 0\.0"):
         clustered_mean(np.full(120, 0.1), session)
-    got = clustered_mean(np.full(120, 1.0), session, bounds=(0.0, 1.0))
-    assert got.interval.low < 0.8
+    got = clustered_mean(np.full(120, 1.0), session)
+    assert got.interval.low == pytest.approx(0.025 ** (1 / 30))  # as 30 independent items all right
     assert got.interval.high == 1.0
     with pytest.raises(DataError, match=r"standard error 0\.0"):  # every session has the mean: sums of 0.1 and 0.7
         clustered_mean(np.tile([0.1, 0.1, 0.7, 0.7], 30), session)

@@ -96,6 +96,27 @@ def test_the_choice_is_made_by_discordant_items_and_said():
     assert paired_difference(enough).method == "Tango score"
 
 
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 2000), st.floats(0.5, 0.98))
+def test_the_choice_holds_its_estimate_mirrors_and_grows_with_the_level(only_first, only_second, rest, level):
+    table, swapped = PairedTable(rest, only_first, only_second, 0), PairedTable(0, only_second, only_first, rest)
+    got, mirror, wide = (
+        paired_difference(table, level),
+        paired_difference(swapped, level),
+        paired_difference(table, 0.99),
+    )
+    assert -1.0 <= got.low <= table.difference <= got.high <= 1.0
+    assert (mirror.low, mirror.high) == pytest.approx((-got.high, -got.low), abs=1e-12)
+    assert wide.low <= got.low
+    assert got.high <= wide.high
+
+
+@pytest.mark.parametrize("table", [(30, 0, 0, 0), (0, 0, 0, 30), (0, 30, 0, 0), (0, 0, 30, 0), (1, 0, 0, 0)], ids=str)
+def test_models_always_right_or_wrong_are_no_certainty(table):
+    got = paired_difference(PairedTable(*table))
+    assert got.low < PairedTable(*table).difference < got.high or abs(PairedTable(*table).difference) == 1.0
+    assert got.high - got.low > 0.1
+
+
 def test_bad_input_is_named():
     with pytest.raises(DataError, match="0 successes of 0"):
         clopper_pearson(0, 0)

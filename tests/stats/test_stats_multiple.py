@@ -23,7 +23,7 @@ def test_published_rejections():
     assert holm(THROMBOLYSIS)[2] == pytest.approx(13 * 0.0019)
 
 
-@settings(max_examples=20)  # its Holm takes 60 ms
+@settings(max_examples=10)  # its Holm takes 60 ms
 @given(some)
 def test_agree_with_statsmodels(p):
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], abs=1e-9)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -83,6 +85,18 @@ def test_mcnemar_gives_a_published_p():
     assert mcnemar_exact(PairedTable(59, 6, 16, 80)) == pytest.approx(0.052479, abs=5e-7)
 
 
+def test_approval_of_a_prime_minister():
+    """Agresti (2013), Categorical Data Analysis, section 11.1: 1,600 people asked twice; difference 0.04, limits 0.021 and
+    0.059, z² = 17.36. The exact p is what R's exact2x2::mcnemar.exact gives."""
+    table = PairedTable(794, 150, 86, 570)
+    got = tango(table)
+    assert table.difference == pytest.approx(0.04)
+    assert (round(got.low, 3), round(got.high, 3)) == (0.021, 0.059)
+    assert mcnemar_exact(table) == pytest.approx(3.716e-05, abs=5e-9)
+    # The level at which the score interval just reaches 0 is that of z² = 17.36.
+    assert tango(table, math.erf(math.sqrt(17.3559 / 2))).low == pytest.approx(0.0, abs=1e-6)
+
+
 @given(tables)
 def test_mcnemar_agrees_with_statsmodels_and_whole_fractions(table):
     p = mcnemar_exact(table)
@@ -117,6 +131,9 @@ def test_from_correct_counts(pairs):
         ([[1]], [[1]], "same items"),
         ([1, 2], [1, 0], "value 2"),
         ([1, 0], [1, float("nan")], "value nan"),
+        ([None, 1], [1, 0], "value None"),
+        (["right", "wrong"], ["right", "right"], "value 'right'"),
+        ([0.5, 1], [1, 0], "value 0.5"),
     ],
 )
 def test_from_correct_refuses(first, second, words):

@@ -154,6 +154,7 @@ def test_mcnemar_of_many_items_keeps_its_level():
     ("call", "words"),
     [
         (lambda: mcnemar_power(0, 0.1, 0.2), "0 items"),
+        (lambda: non_inferiority_power(float("nan"), 0.03, 0.0, 0.2), "nan items"),
         (lambda: mcnemar_power(10, 0.3, 0.2), "no two models differ by 0.3"),
         (lambda: mcnemar_power(10, 0.1, 0.2, 95), "level 95"),
         (lambda: mcnemar_items_needed(0.9, 0.0, 0.2), "never found"),

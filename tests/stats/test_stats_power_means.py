@@ -61,6 +61,8 @@ def test_promised_is_what_sessions_deliver():
     ("call", "words"),
     [
         (lambda: clustered_power(1, 8, 0.0, 1.0, 0.1), "1 sessions"),
+        (lambda: clustered_power(math.nan, 8, 0.0, 1.0, 0.1), "nan sessions"),
+        (lambda: ppi_power(math.nan, 100, 0.0, 1.0, 0.5), "nan gold"),
         (lambda: clustered_power(9, 0.5, 0.0, 1.0, 0.1), r"0\.5 items"),
         (lambda: clustered_power(9, 8, 0.0, 0.0, 0.1), r"deviation 0\.0"),
         (lambda: clustered_power(9, 8, 0.0, 1.0, 1.1), r"correlation 1\.1"),

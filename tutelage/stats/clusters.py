@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from tutelage.errors import ConfigError, DataError
 from tutelage.stats.columns import Floats, finite_column, paired_columns
+from tutelage.stats.effective import Limits, Spread, far_from_ends, pair_limits, share_limits
 from tutelage.stats.interval import Interval, check_level
 
 FEWEST_SESSIONS = 10
@@ -45,11 +46,15 @@ def clustered_mean(
     correlation within sessions: Imbens & Kolesár (2016), Rev. Econ. Stat. 98:701, section 3.3. With sessions of one size
     that is CR1 with sessions − 1 degrees.
 
-    With fewer than 10 sessions, or under 4 degrees (one session holds most of the items), t intervals of lopsided outcomes
-    cover far less than they say (84 % instead of 95 with five sessions). Then, if `bounds` holds the least and the greatest
-    value possible, the interval is Hoeffding's over sessions, mean ± (high − low) √(ln(2/(1 − level)) Σ_g (n_g/N)² / 2):
-    Hoeffding (1963), JASA 58:13, theorem 2; wide, and valid for any such values in independent sessions. Without `bounds`
-    it is refused. Between 10 and 20 sessions, strong dependence (correlation 0.4) of 0/1 outcomes still costs some points.
+    That t interval is for scores far from their ends. Right or wrong answers (all values 0 or 1), and values near the least
+    or greatest possible value that `bounds` gives, are lopsided: with 10 sessions, 80 % right and a correlation of 0.4 it
+    covers 89 % instead of 95. They get limits made for shares (module `effective`), chosen by how many independent items
+    the sessions are worth: Wilson's, Clopper-Pearson's, or Hoeffding's over sessions, which hold with few sessions too.
+    Scores that are lopsided away from their ends (nearly all alike, a few far off) need many sessions with each.
+
+    With fewer than 10 sessions, or under 4 degrees (one session holds most of the items), the standard error says little:
+    known bounds give Hoeffding's limits, wide, and valid for any such values in independent sessions; without, the interval
+    is refused.
 
     `values_N`: a finite number an item; `session_N`: strings or whole numbers. Raises `DataError` when there is no item
     or a value is not finite or outside `bounds`, with fewer than two sessions, and without bounds when the
@@ -58,20 +63,16 @@ def clustered_mean(
     check_level(level)
     values = finite_column(values_N, "values", least=2)
     _check_bounds(values, bounds)
-    size_G, sum_G, within = _sessions(values, session_N)
-    mean, items = float(values.mean()), values.size
-    share_G, residual_G = size_G / items, sum_G - size_G * mean
-    # A residual that is rounding only is none: a session of equal values at the mean, or sums that cancel.
-    noise = _ROUNDING * float(np.abs(values).sum())
-    error = math.sqrt(float((residual_G**2 / (1.0 - share_G)).sum())) / items
-    if float(np.abs(residual_G).max()) <= noise:
-        error = 0.0
-    correlation = _correlation(size_G, sum_G, within, mean)
-    degrees = _degrees(size_G, share_G, correlation)
-    interval = _interval(mean, error, degrees, share_G, items, level, bounds)
-    independent = float(values.var(ddof=1)) / items
-    effect = error * error / independent if independent > 0.0 else 1.0
-    return ClusteredMean(mean, error, degrees, size_G.size, correlation, effect, interval)
+    if bounds is None and _binary(values, (0.0, 1.0)):
+        bounds = (0.0, 1.0)
+    found = _found(values, session_N)
+    if bounds is None:
+        return found.result(_t_interval(found, level))
+    low, reach, binary = bounds[0], bounds[1] - bounds[0], _binary(values, bounds)
+    share, spread = min(1.0, max(0.0, (found.mean - low) / reach)), found.spread(1.0 / reach)
+    if not binary and far_from_ends(share, spread, level):
+        return found.result(_t_interval(found, level))
+    return found.result(_interval(found, share_limits(share, spread, level, binary), low, reach, level))
 
 
 def clustered_difference(
@@ -83,42 +84,88 @@ def clustered_difference(
 ) -> ClusteredMean:
     """Mean of first − second on the same items in sessions: `clustered_mean` of the differences.
 
-    `bounds` are those of the two columns; the differences lie in ±(high − low). Raises as `clustered_mean`, and
-    `DataError` when the columns have not the same items.
+    Two columns of right and wrong answers (all values 0 or 1) get limits made for pairs instead: Tango's, simultaneous
+    Clopper-Pearson's or simultaneous Hoeffding's over sessions, by how many independent discordant items the sessions are
+    worth (module `effective`). `bounds` are those of the two columns; the differences lie in ±(high − low). Raises as
+    `clustered_mean`, and `DataError` when the columns have not the same items.
     """
+    check_level(level)
     first, second = paired_columns(first_N, second_N, least=2)
-    reach = None
-    if bounds is not None:
-        _check_bounds(first, bounds)
-        _check_bounds(second, bounds)
-        reach = (bounds[0] - bounds[1], bounds[1] - bounds[0])
-    return clustered_mean(first - second, session_N, level, reach)
+    for values in (first, second):
+        _check_bounds(values, bounds)
+    low, high = bounds or (0.0, 1.0)
+    if not (_binary(first, (low, high)) and _binary(second, (low, high))):
+        return clustered_mean(first - second, session_N, level, bounds and (low - high, high - low))
+    found = _found(first - second, session_N)
+    only_first, only_second = float((first > second).mean()), float((second > first).mean())
+    limits = pair_limits(only_first, only_second, found.spread(1.0 / (high - low)), level)
+    return found.result(_interval(found, limits, 0.0, high - low, level))
 
 
-def _interval(
-    mean: float,
-    error: float,
-    degrees: float,
-    share_G: Floats,
-    items: int,
-    level: float,
-    bounds: tuple[float, float] | None,
-) -> Interval:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Everything but the interval."""
+
+    mean: float
+    error: float
+    degrees: float
+    correlation: float
+    effect: float
+    share_G: Floats
+    items: int
+
+    @property
+    def known(self) -> bool:
+        return self.share_G.size >= FEWEST_SESSIONS and self.degrees >= FEWEST_DEGREES and self.error > 0.0
+
+    def spread(self, unit: float) -> Spread:
+        """`unit`: what one unit of the values is among those brought to [0, 1]."""
+        return Spread(self.error * unit, self.degrees, self.items, self.share_G, self.known)
+
+    def result(self, interval: Interval) -> ClusteredMean:
+        sessions = self.share_G.size
+        return ClusteredMean(self.mean, self.error, self.degrees, sessions, self.correlation, self.effect, interval)
+
+
+def _found(values: Floats, session_N: ArrayLike) -> _Found:
+    size_G, sum_G, within = _sessions(values, session_N)
+    mean, items = float(values.mean()), values.size
+    share_G, residual_G = size_G / items, sum_G - size_G * mean
+    # A residual that is rounding only is none: a session of equal values at the mean, or sums that cancel.
+    noise = _ROUNDING * float(np.abs(values).sum())
+    error = math.sqrt(float((residual_G**2 / (1.0 - share_G)).sum())) / items
+    if float(np.abs(residual_G).max()) <= noise:
+        error = 0.0
+    correlation = _correlation(size_G, sum_G, within, mean)
+    degrees = _degrees(size_G, share_G, correlation)
+    independent = float(values.var(ddof=1)) / items
+    effect = error * error / independent if independent > 0.0 else 1.0
+    return _Found(mean, error, degrees, correlation, effect, share_G, items)
+
+
+def _t_interval(found: _Found, level: float) -> Interval:
     from scipy.special import stdtrit
 
-    sessions = share_G.size
-    if sessions >= FEWEST_SESSIONS and degrees >= FEWEST_DEGREES and error > 0.0:
-        half = float(stdtrit(degrees, (1.0 + level) / 2.0)) * error
-        method = f"cluster-robust t (CR2), {sessions} sessions, {degrees:.1f} degrees"
-        return Interval(mean - half, mean + half, level, method, items)
-    if bounds is None:
+    sessions = found.share_G.size
+    if not found.known:
         raise DataError(
-            f"{sessions} sessions give {degrees:.1f} degrees of freedom and standard error {error!r}",
+            f"{sessions} sessions give {found.degrees:.1f} degrees of freedom and standard error {found.error!r}",
             fix="add sessions, or give the least and greatest value possible as bounds for a wide interval that holds",
         )
-    half = (bounds[1] - bounds[0]) * math.sqrt(math.log(2.0 / (1.0 - level)) * float((share_G**2).sum()) / 2.0)
-    low, high = max(bounds[0], mean - half), min(bounds[1], mean + half)
-    return Interval(low, high, level, f"Hoeffding over {sessions} sessions", items)
+    half = float(stdtrit(found.degrees, (1.0 + level) / 2.0)) * found.error
+    method = f"cluster-robust t (CR2), {sessions} sessions, {found.degrees:.1f} degrees"
+    return Interval(found.mean - half, found.mean + half, level, method, found.items)
+
+
+def _interval(found: _Found, limits: Limits, start: float, unit: float, level: float) -> Interval:
+    """Limits of values brought to [0, 1] (start 0 and unit 1 there) in the values' own units, never short of the mean."""
+    low, high = start + unit * limits.low, start + unit * limits.high
+    sessions = f" of {found.share_G.size} sessions" if "effective" in limits.method else ""
+    return Interval(min(low, found.mean), max(high, found.mean), level, limits.method + sessions, found.items)
+
+
+def _binary(values: Floats, ends: tuple[float, float]) -> bool:
+    return bool(((values == ends[0]) | (values == ends[1])).all())
 
 
 class _Sessions(NamedTuple):

@@ -10,7 +10,10 @@ Floats = NDArray[np.float64]
 
 def finite_column(values_N: ArrayLike, name: str, least: int = 1) -> Floats:
     """`values_N` as float64, one number an item. Raises `DataError` unless it is flat, finite and `least` items long."""
-    values = np.asarray(values_N, dtype=np.float64)
+    try:
+        values = np.asarray(values_N, dtype=np.float64)
+    except (TypeError, ValueError) as error:  # words, or rows of unequal length
+        raise DataError(f"{name}: {error}", fix="give one number an item") from error
     if values.ndim != 1 or values.size < least:
         raise DataError(f"{name} of shape {values.shape}", fix=f"give one number an item, at least {least}")
     if (wrong := np.flatnonzero(~np.isfinite(values))).size:

@@ -14,15 +14,20 @@ def clopper_pearson(successes: int, n: int, level: float = 0.95) -> Interval:
     Beta(x + 1, n − x). Raises `DataError` when `n` is below 1 or `successes` is outside 0..n, `ConfigError` for a wrong
     level.
     """
-    from scipy.special import betaincinv
-
     check_level(level)
     if n < 1 or not 0 <= successes <= n:
         raise DataError(f"{successes!r} successes of {n!r} items", fix="count successes among at least one item")
-    tail = (1.0 - level) / 2.0
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, tail))
-    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 1.0 - tail))
+    low, high = beta_limits(successes, n, (1.0 - level) / 2.0)
     return Interval(low, high, level, "Clopper-Pearson exact", n)
+
+
+def beta_limits(successes: float, n: float, tail: float) -> tuple[float, float]:
+    """Clopper-Pearson limits that err with `tail` on each side; 0 <= successes <= n need not be whole."""
+    from scipy.special import betaincinv
+
+    low = 0.0 if successes <= 0.0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes >= n else float(betaincinv(successes + 1, n - successes, 1.0 - tail))
+    return low, high
 
 
 def exact_paired(table: PairedTable, level: float = 0.95) -> Interval:

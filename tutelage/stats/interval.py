@@ -60,14 +60,17 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     z = two_sided_z(level)
     if n < 1 or not 0 <= successes <= n:
         raise DataError(f"{successes!r} successes of {n!r} items", fix="count successes among at least one item")
-    share = successes / n
+    low, high = wilson_limits(successes / n, n, z)
+    return Interval(low, high, level, "Wilson score", n)
+
+
+def wilson_limits(share: float, n: float, z: float) -> tuple[float, float]:
+    """Wilson's limits for `share` in [0, 1] of `n` > 0 items, whole or not (an effective number), at the quantile `z`."""
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     # The extreme limits are exactly 0 and 1; rounding must not say otherwise.
-    low = 0.0 if successes == 0 else (centre - half) / scale
-    high = 1.0 if successes == n else (centre + half) / scale
-    return Interval(low, high, level, "Wilson score", n)
+    return 0.0 if share == 0.0 else (centre - half) / scale, 1.0 if share == 1.0 else (centre + half) / scale
 
 
 def bootstrap_of_means(

@@ -41,7 +41,7 @@ class PairedTable:
             )
         for vector in (one, two):
             if not np.isin(vector, (0, 1)).all():
-                wrong = vector[~np.isin(vector, (0, 1))][0].item()
+                wrong = vector[~np.isin(vector, (0, 1))].tolist()[0]
                 raise DataError(f"correctness value {wrong!r}", fix="use 1 for right and 0 for wrong")
         right_one, right_two = one == 1, two == 1
         return cls(
@@ -74,10 +74,13 @@ def tango(table: PairedTable, level: float = 0.95) -> Interval:
     is found by bisection to the last bit. With no discordant item the limits are ±z²/(n + z²). Raises `ConfigError` for
     a wrong level.
     """
-    z = two_sided_z(level)
-    low = _limit(table.only_first, table.only_second, table.n, z)
-    high = -_limit(table.only_second, table.only_first, table.n, z)
+    low, high = tango_limits(table.only_first, table.only_second, table.n, two_sided_z(level))
     return Interval(low, high, level, "Tango score", table.n)
+
+
+def tango_limits(only_first: float, only_second: float, n: float, z: float) -> tuple[float, float]:
+    """Tango's limits at the quantile `z`; the counts need not be whole (effective numbers)."""
+    return _limit(only_first, only_second, n, z), -_limit(only_second, only_first, n, z)
 
 
 def mcnemar_exact(table: PairedTable) -> float:
@@ -103,7 +106,7 @@ def constrained_share(only_first: float, only_second: float, n: float, differenc
     return (math.sqrt(half * half + 2 * n * only_second * difference * (1 - difference)) - half) / (2 * n)
 
 
-def _score(only_first: int, only_second: int, n: int, difference: float) -> float:
+def _score(only_first: float, only_second: float, n: float, difference: float) -> float:
     if difference < 0.0:
         return -_score(only_second, only_first, n, -difference)
     distance = only_first - only_second - n * difference
@@ -114,7 +117,7 @@ def _score(only_first: int, only_second: int, n: int, difference: float) -> floa
     return distance / math.sqrt(variance)
 
 
-def _limit(only_first: int, only_second: int, n: int, z: float) -> float:
+def _limit(only_first: float, only_second: float, n: float, z: float) -> float:
     """The lower limit: the Δ below the estimate where T(Δ) = z."""
     low, high = -1.0, (only_first - only_second) / n
     while True:

@@ -37,7 +37,7 @@ def non_inferiority_power(
     Raises `ConfigError` when n < 1, the margin or level is outside (0, 1), or no such pair of models exists
     (discordance must lie between |true_difference| and 1, and above 0).
     """
-    if n < 1:
+    if not 1 <= n < math.inf:
         raise ConfigError(f"{n!r} items", fix="ask for the power of at least one item")
     spread = _spread(margin, true_difference, discordance)
     shift = math.sqrt(n) * (true_difference + margin)
@@ -99,7 +99,7 @@ def mcnemar_power(n: int, true_difference: float, discordance: float, level: flo
     from scipy.special import bdtr, bdtrc, bdtrik, gammaln, xlog1py, xlogy
 
     check_level(level)
-    if n < 1:
+    if not 1 <= n < math.inf:
         raise ConfigError(f"{n!r} items", fix="ask for the power of at least one item")
     _check_pair(true_difference, discordance)
     reach = 8.0 * math.sqrt(n * discordance * (1.0 - discordance)) + 10.0

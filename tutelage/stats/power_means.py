@@ -30,7 +30,7 @@ def clustered_power(
     `correlation` of differences within a session, 0 to 1. Raises `ConfigError` with fewer than two sessions or one item
     a session, and for a deviation, correlation, margin or level out of its range.
     """
-    if sessions < 2 or not 1.0 <= per_session < math.inf:
+    if not 2 <= sessions < math.inf or not 1.0 <= per_session < math.inf:
         raise ConfigError(
             f"{sessions!r} sessions of {per_session!r} items", fix="plan two sessions or more, of one item"
         )
@@ -59,6 +59,28 @@ def clustered_sessions_needed(
     )
 
 
+def sign_flip_power(items: int, true_difference: float, deviation: float, level: float = 0.95) -> float:
+    """Probability that `paired_permutation` on `items` differences gives p <= 1 − level, on either side.
+
+    Flipping signs has the power of Student's two-sided t test where the differences are many or near normal (Hoeffding
+    (1952), Ann. Math. Stat. 23:169): noncentral t with items − 1 degrees. For right and wrong answers use `mcnemar_power`,
+    which is exact; for sessions give their number, and difference and deviation of the sessions' sums. Raises
+    `ConfigError` with fewer than six items (no pattern of five can give p <= 0.05), and as `clustered_power`.
+    """
+    if not 6 <= items < math.inf:
+        raise ConfigError(f"{items!r} items", fix="plan six differences or more")
+    error = _deviation(deviation) / math.sqrt(items)
+    sides = (_power(sign * true_difference, 0.0, error, items - 1, level) for sign in (1.0, -1.0))
+    return min(1.0, sum(sides))
+
+
+def sign_flip_items_needed(power: float, true_difference: float, deviation: float, level: float = 0.95) -> int:
+    """Smallest number of items whose `sign_flip_power` is at least `power`. Raises as it, and when the difference is 0."""
+    if true_difference == 0.0:
+        raise ConfigError("a true difference of 0 is never found", fix="plan for a difference, or test equivalence")
+    return smallest(lambda n: sign_flip_power(n, true_difference, deviation, level), power, start=6)
+
+
 def ppi_power(
     gold: int,
     cheap: int,
@@ -75,7 +97,7 @@ def ppi_power(
     cheap differences (a negative one counts as 0: its weight is 0). Raises `ConfigError` with fewer than 30 gold or 2
     cheap labels, and for a deviation, correlation, margin or level out of its range.
     """
-    if gold < FEWEST_GOLD or cheap < 2:
+    if not (FEWEST_GOLD <= gold < math.inf and 2 <= cheap < math.inf):
         raise ConfigError(
             f"{gold!r} gold and {cheap!r} cheap labels", fix=f"plan at least {FEWEST_GOLD} gold labels and 2 cheap ones"
         )
