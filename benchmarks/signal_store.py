@@ -1,4 +1,4 @@
-"""What a cached signal costs and loses: `python benchmarks/signal_store.py [--data FILE] [--steps N] [--out FILE]`.
+"""What a cached signal costs and loses: `python benchmarks/signal_store.py [--data FILE] [--only loss] [--seeds N]`.
 
 Teacher: SmolLM2-135M-Instruct. Student: 10 of its 30 layers. Texts: questions and answers of `--data` (JSON Lines with
 `question` and `answer`) in the teacher's own turn format; loss on the answers. Without it the film-review sentences that the demo
@@ -8,7 +8,11 @@ fetches serve. Every kind of signal is written to a cache and read back before a
 - `variance_ratio_vs_rskd`: E ‖t − p‖² of 50 random draws (exact) over the mean ‖t − p‖² of what was read back;
 - `angle_deg`: between the student's parameter gradients with this signal and with the whole distribution, over
   `--angle-positions` positions, the larger of before and after training on the whole distribution;
-- `loss_gap_nats`: held-out KL(teacher ‖ student) after `--steps` steps on this signal, less that after as many on the whole one.
+- `loss_gap_nats`: held-out KL(teacher ‖ student) after `--steps` steps on this signal, less that after as many on the whole one
+  in the same order of the texts; the mean over `--seeds` orders, each with a drawing of its own (`loss_gap_by_seed`,
+  `loss_gap_sd`). `loss.whole_sd_nats` is how much the whole one's own loss moves from order to order.
+
+`--only loss` trains the loss arms alone and merges their fields into the result, with a date and a machine of their own.
 
 Beside it: 50 draws (RS-KD), the 12 likeliest renormalised, the 50 likeliest as DistillKit's smaller recommended setting
 keeps them (1 exact, the others by a fit in 1, t and √t, missing ones taken as 0). The last line printed is the result.
@@ -20,231 +24,18 @@ import math
 import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from benchmarks.signals.bench import DISTILLKIT, Bench, Source, kinds_of, names_of, source_of, whole
+from benchmarks.signals.loss import LossArms, merged
 from tutelage.hardware import describe
 
 RESULT = Path(__file__).parent / "results" / "signal_store.json"
-TURNS = (
-    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-    "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-)
-LONGEST = 384
-LAYERS = 10
-BATCH = 4  # texts a step
-
-
-class Example(NamedTuple):
-    """A text, the positions that predict its answer, and the teacher's last hidden states there."""
-
-    ids_T: torch.Tensor
-    positions_N: torch.Tensor
-    hidden_ND: torch.Tensor
-
-
-class Row(NamedTuple):
-    """What one kind of signal gives for an example: ids, weights. None stands for the whole distribution."""
-
-    ids_NK: torch.Tensor
-    weights_NK: torch.Tensor
-
-
-Source = Callable[[Example], Row | None]
-
-
-def pairs(data: Path | None) -> list[tuple[str, str]]:
-    """Questions and answers."""
-    if data is not None:
-        rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
-        return [(row["question"], row["answer"]) for row in rows]
-    from tutelage.resources import FILM_REVIEWS, fetch
-
-    lines = fetch(FILM_REVIEWS).read_text(encoding="utf-8", errors="replace").splitlines()
-    sentences = [line.split("\t")[-1].strip() for line in lines]
-    return [("Go on.", " ".join(sentences[at : at + 3])) for at in range(0, len(sentences) - 3, 3)]
-
-
-def captured(teacher: Any, tokenizer: Any, texts: list[tuple[str, str]]) -> list[Example]:
-    """The teacher's view of every answer."""
-    found = []
-    for question, answer in texts:
-        asked = tokenizer(TURNS.format(question=question))["input_ids"]
-        ids = (asked + tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id])[:LONGEST]
-        ids_T = torch.tensor(ids)
-        positions_N = torch.arange(len(asked) - 1, len(ids) - 1)
-        with torch.no_grad():
-            hidden_TD = teacher.model(ids_T[None]).last_hidden_state[0]
-        found.append(Example(ids_T, positions_N, hidden_TD[positions_N].clone()))
-    return [example for example in found if len(example.positions_N)]
-
-
-class Bench:
-    """Everything the measurements share."""
-
-    def __init__(self, chosen: argparse.Namespace, work: Path) -> None:
-        from tutelage.resources import SMOLLM2, fetch
-        from tutelage.train.student import load_student, make_student
-
-        torch.manual_seed(chosen.seed)
-        for layers in (30, LAYERS):
-            if not (work / str(layers)).exists():
-                make_student(fetch(SMOLLM2), layers, None, [], work / str(layers))
-        teacher, tokenizer = load_student(work / "30")
-        self.teacher_head = teacher.lm_head.weight.detach()
-        self.student_folder, self.chosen, self.work = work / str(LAYERS), chosen, work
-        texts = pairs(chosen.data)
-        self.train = captured(teacher, tokenizer, texts[: chosen.texts])
-        self.held = captured(teacher, tokenizer, texts[-chosen.held :])
-
-    def student(self) -> Any:
-        from tutelage.train.student import load_student
-
-        return load_student(self.student_folder)[0]
-
-    def logp(self, example: Example) -> torch.Tensor:
-        """The teacher's log-probabilities [N, V]."""
-        return torch.nn.functional.linear(example.hidden_ND, self.teacher_head).log_softmax(-1)
-
-    def loss(self, student: Any, example: Example, row: Row | None) -> torch.Tensor:
-        """Σ over positions of logsumexp(z) − Σ tᵢ zᵢ: its gradient is that of the forward KL where E[t] = p."""
-        hidden_TD = student.model(example.ids_T[None]).last_hidden_state[0]
-        logits_NV = student.lm_head(hidden_TD[example.positions_N])
-        if row is None:
-            revealed_N = (self.logp(example).exp() * logits_NV).sum(-1)
-        else:
-            revealed_N = (row.weights_NK * logits_NV.gather(-1, row.ids_NK)).sum(-1)
-        return (logits_NV.logsumexp(-1) - revealed_N).sum()
-
-    def held_out_kl(self, student: Any) -> float:
-        total, count = 0.0, 0
-        with torch.no_grad():
-            for example in self.held:
-                logp_NV = self.logp(example)
-                logits_TV = student.lm_head(
-                    student.model(example.ids_T[None]).last_hidden_state[0][example.positions_N]
-                )
-                total += float((logp_NV.exp() * (logp_NV - logits_TV.log_softmax(-1))).sum())
-                count += len(logp_NV)
-        return total / count
-
-    def trained(self, source: Source) -> Any:
-        """A student after `--steps` steps: the same start, order and optimizer whatever the signal."""
-        student = self.student()
-        optimizer = torch.optim.AdamW(student.parameters(), lr=self.chosen.lr, betas=(0.9, 0.95), weight_decay=0.0)
-        order = torch.Generator().manual_seed(self.chosen.seed)
-        for step in range(self.chosen.steps):
-            picked = [self.train[at] for at in torch.randint(len(self.train), (BATCH,), generator=order).tolist()]
-            count = sum(len(example.positions_N) for example in picked)
-            for example in picked:
-                (self.loss(student, example, source(example)) / count).backward()
-            for group in optimizer.param_groups:
-                group["lr"] = self.chosen.lr * min(1.0, (step + 1) / 5) * (1 - step / self.chosen.steps)
-            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-        return student
-
-    def gradient(self, student: Any, source: Source) -> torch.Tensor:
-        """The mean gradient over the first `--angle-positions` positions, as one vector."""
-        student.zero_grad()
-        left = self.chosen.angle_positions
-        for example in self.train:
-            row = source(example)
-            take = min(left, len(example.positions_N))
-            part = Example(example.ids_T, example.positions_N[:take], example.hidden_ND[:take])
-            self.loss(student, part, row and Row(*(column[:take] for column in row))).backward()
-            left -= take
-            if not left:
-                break
-        found = torch.cat([parameter.grad.flatten() for parameter in student.parameters()])
-        student.zero_grad()
-        return found / (self.chosen.angle_positions - left)
-
-
-def cached(bench: Bench, kind: Any, thin: Callable[[torch.Tensor, torch.Generator], Any]) -> tuple[Any, dict[str, Any]]:
-    """The training texts' signal in a cache, read back; with what it cost."""
-    from tutelage.canon import digest_of
-    from tutelage.signals.thin import seeded
-    from tutelage.store.signals import Identity, SignalCache, SignalWriter, key_of
-
-    names = ("teacher", "tokenizer", "student_tokenizer", "template", "dataset", "sampling")
-    identity = Identity(
-        kind, **{name: digest_of(name) for name in names}, logprobs="raw", vocabulary=len(bench.teacher_head)
-    )
-    thin_s = add_s = 0.0
-    folder = Path(tempfile.mkdtemp(dir=bench.work))
-    with SignalWriter(folder, identity) as writer:
-        for example in bench.train:
-            logp_NV = bench.logp(example)
-            began = time.perf_counter()
-            signal = thin(logp_NV, seeded(key_of(example.ids_T).hex(), bench.chosen.seed))
-            thin_s += time.perf_counter() - began
-            began = time.perf_counter()
-            writer.add(example.ids_T, example.positions_N, signal)
-            add_s += time.perf_counter() - began
-        began = time.perf_counter()
-        writer.flush()
-        add_s += time.perf_counter() - began
-    cache = SignalCache(folder, identity)
-    began = time.perf_counter()
-    for example in bench.train:
-        cache.read(example.ids_T)
-    read_s = time.perf_counter() - began
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    facts = {
-        "bytes_per_token": round(size / cache.positions, 2),
-        "thin_positions_per_s": round(cache.positions / thin_s),
-        "write_positions_per_s": round(cache.positions / add_s),
-        "read_positions_per_s": round(cache.positions / read_s),
-        "coding_log_nats": max(error.log_nats for error in cache.errors()),
-        "coding_kl_nats": max(error.kl_nats for error in cache.errors()),
-    }
-    return cache, facts
-
-
-def fitted_top_50(logp_NV: torch.Tensor) -> Row:
-    """The 50 likeliest as DistillKit's smaller setting gives them back: bfloat16 for the first, least squares in 1, t, √t for the
-    others; then to sum 1, which is what its default does with missing ids."""
-    best = logp_NV.topk(50)
-    t = torch.arange(49.0)
-    terms_KP = torch.stack([torch.ones(49), t, t.sqrt()], -1)
-    coefficients_NP = torch.linalg.lstsq(terms_KP, best.values[:, 1:].T).solution.T
-    fit_NK = torch.cat([best.values[:, :1].bfloat16().float(), coefficients_NP @ terms_KP.T], -1)
-    return Row(best.indices, fit_NK.softmax(-1))
-
-
-def sources(bench: Bench) -> dict[str, tuple[Source, dict[str, Any]]]:
-    """Each kind of signal: what it gives, what it costs."""
-    from tutelage.signals.thin import random_draws, threshold, top_k
-    from tutelage.store.signal_kinds import Draws, Threshold, TopKTail
-
-    c = bench.chosen.c
-    kinds: dict[str, Any] = {
-        "threshold": (Threshold(c), lambda logp_NV, generator: threshold(logp_NV, c, generator)),
-        "rskd_50": (Draws(50), lambda logp_NV, generator: random_draws(logp_NV, 50, generator)),
-        "top_12_renormalised": (TopKTail(12), lambda logp_NV, _: top_k(logp_NV, 12)),
-    }
-    found: dict[str, tuple[Source, dict[str, Any]]] = {}
-    for name, (kind, thin) in kinds.items():
-        cache, facts = cached(bench, kind, thin)
-
-        def read(example: Example, cache: Any = cache) -> Row:
-            signal = cache.read(example.ids_T, example.positions_N).signal
-            if hasattr(signal, "logp_NK"):
-                return Row(signal.ids_NK, signal.logp_NK.softmax(-1))
-            return Row(signal.ids_NK, signal.weights_NK)
-
-        found[name] = (read, facts)
-    packed = {"bytes_per_token": 2 + 3 * 4 + math.ceil(50 * math.ceil(math.log2(len(bench.teacher_head))) / 8)}
-    found["distillkit_50"] = (lambda example: fitted_top_50(bench.logp(example)), packed)
-    return found
 
 
 def errors(bench: Bench, source: Source) -> dict[str, float]:
@@ -271,41 +62,72 @@ def angle(one: torch.Tensor, other: torch.Tensor) -> float:
     return math.degrees(math.acos(min(1.0, float(one @ other / (one.norm() * other.norm())))))
 
 
-def measure(chosen: argparse.Namespace, work: Path) -> dict[str, Any]:
-    bench = Bench(chosen, work)
-    whole: Source = lambda _: None  # noqa: E731
-    start, trained = bench.student(), bench.trained(whole)
-    kl = {"start": bench.held_out_kl(start), "whole": bench.held_out_kl(trained)}
+def measure(bench: Bench) -> dict[str, Any]:
+    """Everything: the losses too, over all seeds."""
+    chosen = bench.chosen
+    start, trained = bench.student(), bench.trained(whole, chosen.seed)
     wanted = [bench.gradient(student, whole) for student in (start, trained)]
-    rows = {}
-    for name, (source, facts) in sources(bench).items():
+    arms, rows = LossArms(bench, names_of(chosen)), {}
+    for name in arms.names:
+        source, facts = source_of(bench, name, chosen.seed)
         gradients = [bench.gradient(student, source) for student in (start, trained)]
         angles = [angle(found, right) for found, right in zip(gradients, wanted, strict=True)]
-        after = bench.held_out_kl(bench.trained(source))
         rows[name] = {
             **facts,
             **errors(bench, source),
             "angle_deg": round(max(angles), 2),
             "angle_deg_before_after_training": [round(each, 2) for each in angles],
             "norm_ratio": round(float(gradients[1].norm() / wanted[1].norm()), 3),
-            "loss_gap_nats": round(after - kl["whole"], 4),
         }
         print(name, rows[name], file=sys.stderr, flush=True)
-    ours = rows["threshold"]
-    names = ("bytes_per_token", "variance_ratio_vs_rskd", "angle_deg", "loss_gap_nats")
+    for seed in range(chosen.seed, chosen.seed + chosen.seeds):
+        arms.take(seed, trained if seed == chosen.seed else None)
     entropy = [-(logp_NV.exp() * logp_NV).sum(-1) for logp_NV in map(bench.logp, bench.train)]
-    return {
-        **{name: ours[name] for name in names},
-        "c": f"1/{1 / chosen.c:g}",
+    found = {
+        **{
+            name: rows.get("threshold", {}).get(name)
+            for name in ("bytes_per_token", "variance_ratio_vs_rskd", "angle_deg")
+        },
+        "c": f"1/{1 / chosen.c[0]:g}",
         "positions": sum(len(example.positions_N) for example in bench.train),
         "held_positions": sum(len(example.positions_N) for example in bench.held),
         "entropy_nats": round(float(torch.cat(entropy).mean()), 3),
         "angle_positions": chosen.angle_positions,
-        "steps": chosen.steps,
-        "learning_rate": chosen.lr,
-        "held_out_kl_nats": {name: round(value, 4) for name, value in kl.items()},
         "signals": rows,
     }
+    return merged(found | made_on(), arms.by_signal(), arms.together() | made_on())
+
+
+def losses_alone(bench: Bench, result: Path) -> dict[str, Any]:
+    """The loss arms, merged into the result after every seed. What a signal that the result lacks costs is measured too."""
+    chosen, arms = bench.chosen, LossArms(bench, names_of(bench.chosen))
+    before: dict[str, Any] = json.loads(result.read_bytes()) if result.exists() else {}
+    found, costs = before, {}
+    for seed in range(chosen.seed, chosen.seed + chosen.seeds):
+        arms.take(seed)
+        for name in arms.names:
+            if name not in before.get("signals", {}) and name not in costs:
+                costs[name] = arms.facts[name] | errors(bench, source_of(bench, name, seed)[0])
+        rows = {name: costs.get(name, {}) | fields for name, fields in arms.by_signal().items()}
+        found = merged(before, rows, arms.together() | made_on())
+        write(result, found)
+    return found
+
+
+def made_on() -> dict[str, Any]:
+    """The machine, the versions and the day."""
+    return {
+        "hardware": describe(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("tutelage", "torch", "transformers", "numpy")},
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def write(path: Path, found: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def main() -> None:
@@ -316,25 +138,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--angle-positions", type=int, default=2048)
-    parser.add_argument("--c", type=float, default=1 / 50)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--c", type=float, nargs="+", default=[1 / 50], help="of threshold sampling; the first is ours")
+    parser.add_argument("--signals", nargs="+", help="only these (default: all)")
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=3, help="orders and drawings of the loss arms")
+    parser.add_argument("--only", choices=("loss",), help="the loss arms alone, merged into --out")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--work", type=Path, help="where to keep models and caches (default: a temporary folder)")
     chosen = parser.parse_args()
+    if unknown := {*(chosen.signals or ())} - {*kinds_of(chosen), DISTILLKIT}:
+        parser.error(
+            f"no signals: {', '.join(sorted(unknown))}; there are {', '.join((*kinds_of(chosen), DISTILLKIT))}"
+        )
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(chosen, chosen.work or Path(scratch))
-    found |= {
-        "hardware": describe(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("tutelage", "torch", "transformers", "numpy")},
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-    chosen.out.parent.mkdir(exist_ok=True)
-    chosen.out.write_text(json.dumps(found, indent=1) + "\n")
+        bench = Bench(chosen, chosen.work or Path(scratch))
+        found = losses_alone(bench, chosen.out) if chosen.only else measure(bench)
+    write(chosen.out, found)
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     main()

@@ -253,6 +253,23 @@ def test_wrong_values_of_a_training_are_named(dotted: str, value: object, messag
     assert table in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("table", "added", "words"),
+    [
+        ("data", {"collected": "runs/x"}, "here: data has path and collected: give exactly one of path (a file)"),
+        ("student", {"path": "x"}, "here: student has base and path: give exactly one of base"),
+        ("teacher", {"path": "x"}, "here: teacher has resource and path: give exactly one of resource"),
+        ("train", {"steps": 5, "epochs": 2}, "here: train has steps and epochs: steps = 5 and epochs = 2"),
+        ("method", {"engine_url": "http://me:secret@host"}, "here: method: "),
+    ],
+)
+def test_keys_that_exclude_each_other_are_told_in_words(table: str, added: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        validate(TrainingConfig, {**TRAINING, table: {**TRAINING[table], **added}}, "here")
+    assert caught.value.message.startswith(words)
+    assert "{" not in caught.value.message and "secret" not in caught.value.message
+
+
 def test_steps_or_epochs_not_both() -> None:
     with pytest.raises(ConfigError, match="give one of them"):
         validate(TrainingConfig, {**TRAINING, "train": {"steps": 5, "epochs": 2}}, "here")

@@ -273,6 +273,14 @@ class ClaimTable(Table):
     expected_discordance: Share = 0.17
 
 
+class ControlsTable(Table):
+    """What the proof is held against beside what it always is; what is turned off is named in the verdict."""
+
+    plain: bool = False  # the same student trained on the teacher's words alone: takes the time of the training again
+    again: int = Field(default=500, ge=0)  # held-out items that the teacher is asked a second time; 0: none
+    checkpoint: int = Field(default=200, ge=0)  # held-out items answered by the training checkpoint itself; 0: none
+
+
 class ShipTable(Table):
     """What the conditions of the sources' terms are held against: what nobody says here is not known."""
 
@@ -293,6 +301,7 @@ class RunConfig(Table):
     student: StudentTable
     train: TrainTable
     claim: ClaimTable
+    controls: ControlsTable = ControlsTable()
     ship: ShipTable = ShipTable()
     sizes: dict[str, dict[str, Any]] = {}
 

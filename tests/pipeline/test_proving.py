@@ -1,6 +1,7 @@
 """`tutelage prove` over real HTTP: claims first, then answers, scores, verdict, page; resumed; bad inputs refused by name."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,10 @@ import pytest
 
 from tests.loopback import serving
 from tests.loopback_sums import Adder, Referee
+from tutelage.canon import canonical
 from tutelage.cli.main import main
 from tutelage.ledger.verify import verify
+from tutelage.prove.gold_file import DRAWN, FORMAT, PERSON, TIE, Header, Kind, Mode, Row, draw, frame_of
 
 COUNT = 300
 RUN_FILE = """
@@ -282,3 +285,78 @@ def test_a_fair_judge_finds_a_worse_student(tmp_path: Path, models: Models) -> N
     assert claim["verdict"] == "INFERIOR"
     assert found["judges"][0]["swap_consistency"]["share"] == 1.0
     assert not verify(tmp_path / "run").findings
+
+
+def ids(folder: Path) -> list[str]:
+    return [json.loads(line)["prompt_id"] for line in (folder / "data" / "items.jsonl").read_text().splitlines()]
+
+
+def decided(path: Path, mode: Mode, choices: tuple[str, ...], items: list[str], decisions: dict[str, str]) -> Path:
+    """A file of `tutelage label` on a random sample of these items."""
+    systems = () if mode is Mode.LABELS else ("teacher", "student")
+    head = Header(
+        FORMAT, PERSON, mode, "Which?", choices, systems, len(items), len(decisions), 0, DRAWN, frame_of(items),
+        "2026-11-28T00:00:00Z",
+    )  # fmt: skip
+    rows = [
+        Row(
+            item=item, system="", kind=Kind.DECISION, decision=decision, reason="", author=f"{PERSON}:Anna", mode=mode,
+            order=systems, shown="sha256:" + "0" * 64, at="2026-11-28T00:00:00Z", took_ms=900, adjudicates=False,
+        )
+        for item, decision in decisions.items()
+    ]  # fmt: skip
+    path.write_bytes(b"".join(canonical(one.to_json()) + b"\n" for one in (head, *rows)))
+    return path
+
+
+def test_labels_of_people_are_gold(tmp_path: Path, models: Models) -> None:
+    bare = [{"prompt": row["prompt"]} for row in rows(60)]
+    first = write(tmp_path, models, bare, **{'gold = "answer"': "", '"gold"\n': '"teacher"\n'})
+    assert prove(first, "--out", tmp_path / "run") == 0
+    names = ids(tmp_path / "run")
+    right = dict(zip(names, (f"{8 * at}" for at in range(60)), strict=True))
+    drawn = {one: right[one] for one in draw(names, 40, 0)}
+    gold = decided(tmp_path / "gold.jsonl", Mode.LABELS, tuple(drawn.values()), names, drawn)
+    second = write(tmp_path, models, bare, **{'gold = "answer"': f'gold_file = "{gold}"'})
+    assert prove(second, "--out", tmp_path / "second") == 0
+    found = evidence_of(tmp_path / "second")
+    assert found["claims"][0]["method"].startswith("PPI++") and found["claims"][0]["n"] == 40
+    assert found["provenance"]["with_gold"] == 40 and found["provenance"]["gold_by"] == "people"
+
+
+def test_what_people_prefer_lets_a_judge_speak_that_order_alone_does_not(tmp_path: Path, models: Models) -> None:
+    """A student that is never better fails the gate's look at both sides; people who agree with the judge clear it."""
+    models.teacher.share, models.student.share = 0.7, 0.4
+    items = rows(200)
+    bare = [{"prompt": row["prompt"]} for row in items]
+    with serving(Referee("fair")) as judge:
+        run_file = write(tmp_path, models, bare, **{'gold = "answer"': ""})
+        text = run_file.read_text()
+        run_file.write_text(text[: text.index("[[claims]]")] + JUDGE.format(url=judge.base_url))
+        run = tmp_path / "run"
+        assert prove(run_file, "--out", run, "--set", "controls.again=0") == 0
+        assert evidence_of(run)["claims"][0]["verdict"] == "INCONCLUSIVE"
+        asked = judge.asked, models.student.asked
+        names = ids(run)
+        prompts = dict(zip(names, (row["prompt"] for row in items), strict=True))
+        preferred = {}
+        for one in draw(names, 150, 0):
+            total = f"{sum(map(int, re.findall('[0-9]+', prompts[one])))}."
+            better = [
+                name
+                for name in ("teacher", "student")
+                if getattr(models, name).reply(prompts[one]).endswith(f" {total}")
+            ]
+            preferred[one] = better[0] if len(better) == 1 else TIE
+        gold = decided(tmp_path / "pairs.jsonl", Mode.PAIRS, ("teacher", "student", TIE), names, preferred)
+        run_file.write_text(
+            run_file.read_text().replace('licence = "own"\n[task]', f'gold_file = "{gold}"\nlicence = "own"\n[task]')
+        )
+        assert prove(run_file, "--out", run, "--set", "controls.again=0") == 0
+        assert (judge.asked, models.student.asked) == asked  # nobody is asked again
+    found = evidence_of(run)
+    assert (
+        found["judges"][0]["gate"] == {"is_usable": False, "ground": "gold"}
+        or found["claims"][0]["verdict"] == "INFERIOR"
+    )
+    assert found["judges"][0]["gold_items"] == 150

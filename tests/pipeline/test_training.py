@@ -304,33 +304,33 @@ def test_a_teacher_must_have_room_for_what_the_student_writes(run_file: Path, te
         do(run_file, tmp_path / "run", teacher__path=str(other), method__prefix="student", method__max_new_tokens=36)
 
 
-def _collect(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    questions, path = folder / "questions.jsonl", folder / "collect.toml"
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def collect(folder: Path, licence: str = "mit", model: str = "loop", url: str = "", questions: int = 8) -> int:
+    """The answers of a loopback teacher to a few questions; its exit code."""
+    asked, path = folder / "questions.jsonl", folder / "collect.toml"
+    rows = [{"prompt": f"{one} {other}"} for one, other in zip(WORDS[:questions], WORDS[8:], strict=False)]
+    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(Teacher()) as server:
         path.write_text(
-            f'[run]\nname = "open"\nseed = 1\npurpose = "internal"\n[prompts]\npath = "{questions}"\nlicence = "own"\n'
-            f'[teacher]\nurl = "{server.base_url}"\nmodel = "loop"\nlicence = "mit"\n'
+            f'[run]\nname = "open"\nseed = 1\npurpose = "internal"\n[prompts]\npath = "{asked}"\nlicence = "own"\n'
+            f'[teacher]\nurl = "{url or server.base_url}"\nmodel = "{model}"\nlicence = "{licence}"\nattempts = 1\n'
         )
         with pytest.raises(SystemExit) as ended:
             main(["collect", str(path), "--out", str(folder / "answers"), "--quiet"])
-    assert ended.value.code == 0
-    return folder / "answers"
+    return int(ended.value.code or 0)
 
 
-def _from_answers(run_file: Path, answers: Path) -> Path:
-    text = run_file.read_text()
+def collected_in(run_file: Path, answers: Path, more: str = "") -> Path:
+    """The run file with a folder of answers in place of the file of conversations."""
+    text = run_file.read_text().replace("validation = 4", "validation = 1")
     start, end = text.index("path ="), text.index("validation")
-    path = answers.with_name("train.toml")
-    path.write_text(f'{text[:start]}collected = "{answers}"\n{text[end:]}'.replace("validation = 4", "validation = 1"))
+    path = run_file.with_name(f"from-{answers.name}.toml")
+    path.write_text(f'{text[:start]}collected = "{answers}"\n{more}{text[end:]}')
     return path
 
 
 def test_collected_answers_are_learnt_and_their_teacher_is_named(run_file: Path, tmp_path: Path) -> None:
-    answers = _collect(
-        tmp_path, [{"prompt": f"{one} {other}"} for one, other in zip(WORDS[:8], WORDS[8:16], strict=True)]
-    )
-    text = _from_answers(run_file, answers).read_text()
+    assert collect(tmp_path) == 0
+    text = collected_in(run_file, tmp_path / "answers").read_text()
     path = tmp_path / "text.toml"
     path.write_text(text[: text.index("[teacher]")] + text[text.index("[student]") :])
     found = do(path, tmp_path / "run", method__loss="cross-entropy")
@@ -352,7 +352,7 @@ def test_answers_without_a_verdict_need_a_person(run_file: Path, tmp_path: Path)
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with Store(answers / "store") as store:
         import_file(file, store, Declared("somebody", "", "mit"), Secrets({}))
-    path = _from_answers(run_file, answers)
+    path = collected_in(run_file, answers)
     with pytest.raises(TutelageError, match="captured or imported"):
         do(path, tmp_path / "run")
     with pytest.raises(TutelageError, match="another record's"):

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.loopback import Teacher, serving
 from tests.models.tiny import save_tiny
-from tests.pipeline.test_training import RUN_FILE, WORDS, Words, do, write_talks
+from tests.pipeline.test_training import RUN_FILE, WORDS, Words, collect, collected_in, do, write_talks
 from tutelage.cli.main import main
 from tutelage.collect.importing import Declared, import_file
 from tutelage.errors import ConfigError, TermsError, TutelageError
@@ -62,30 +61,6 @@ def rows_of(run: Path) -> list[dict[str, Any]]:
 def intents(run: Path, stage: str) -> int:
     lines = read_lines(run / "ledger" / "log.jsonl")
     return sum((line["kind"], line["stage"]) == ("intent", stage) for line in lines)
-
-
-def collect(folder: Path, licence: str = "mit", model: str = "loop", url: str = "", questions: int = 8) -> int:
-    """The answers of a loopback teacher to a few questions; its exit code."""
-    asked, path = folder / "questions.jsonl", folder / "collect.toml"
-    rows = [{"prompt": f"{one} {other}"} for one, other in zip(WORDS[:questions], WORDS[8:], strict=False)]
-    asked.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with serving(Teacher()) as server:
-        path.write_text(
-            f'[run]\nname = "open"\nseed = 1\npurpose = "internal"\n[prompts]\npath = "{asked}"\nlicence = "own"\n'
-            f'[teacher]\nurl = "{url or server.base_url}"\nmodel = "{model}"\nlicence = "{licence}"\nattempts = 1\n'
-        )
-        with pytest.raises(SystemExit) as ended:
-            main(["collect", str(path), "--out", str(folder / "answers"), "--quiet"])
-    return int(ended.value.code or 0)
-
-
-def collected_in(run_file: Path, answers: Path, more: str = "") -> Path:
-    """The run file with a folder of answers in place of the file of conversations."""
-    text = run_file.read_text().replace("validation = 4", "validation = 1")
-    start, end = text.index("path ="), text.index("validation")
-    path = run_file.with_name(f"from-{answers.name}.toml")
-    path.write_text(f'{text[:start]}collected = "{answers}"\n{more}{text[end:]}')
-    return path
 
 
 def imported(folder: Path, declared: Declared) -> Path:

@@ -246,7 +246,10 @@ def test_empty_lists_are_said(evidence):
         (("claims", 0, "power"), float("nan")),
         (("systems", 1, "accuracy"), "0.8"),
         (("cost", "cpu_ratio"), True),
-        (("schema_version",), 2),
+        (("schema_version",), 1),
+        (("controls", 0, "there"), 1),
+        (("ceiling", "n"), None),
+        (("claims", 0, "missing_controls"), None),
         (("claims",), []),
         (("run",), []),
     ],
@@ -291,13 +294,13 @@ def read_axis(svg: str, marks: list[tuple[str, float]]) -> Scale:
 
 
 def test_margin_picture_puts_interval_and_lines_where_the_axis_says(evidence):
-    claim = evidence["claims"][0]
+    claim = evidence["claims"][0] | {"verdict": "NON-INFERIOR"}
     svg = plots.margin_chart(claim)
     axis = read_axis(svg, [(f"{words.MINUS}3.0", -0.03), ("0.0", 0.0)])
     ((low, _, high, _),) = lines(svg, "interval i-student")
     assert low == pytest.approx(axis(-0.018), abs=0.15) and high == pytest.approx(axis(0.006), abs=0.15)
     assert lines(svg, "zero")[0][0] == pytest.approx(axis(0), abs=0.15)
-    assert lines(svg, "edge")[0][0] == pytest.approx(axis(-0.03), abs=0.15)
+    assert [edge[0] for edge in lines(svg, "edge")] == [pytest.approx(axis(-0.03), abs=0.15)]
 
 
 def test_accuracy_picture_puts_intervals_where_the_axis_says(evidence):

@@ -43,6 +43,15 @@ def test_apache_goes_along_by_itself_and_meets_its_condition(tmp_path: Path) -> 
     assert unmet(obligations(verdict.conditions), release) == ()
 
 
+def test_copies_are_named_where_there_are_some(tmp_path: Path) -> None:
+    verdict = ask("SmolLM2", "Apache-2.0")
+    for name, conditions in (("with", verdict.conditions), ("without", ())):
+        write_notices(tmp_path / name, verdict, conditions, ())
+        notice = (tmp_path / name / "NOTICE").read_text()
+        assert ("licences/" in notice) == (tmp_path / name / "licences").exists() == (name == "with")
+        assert "TERMS.md has the terms" in notice
+
+
 @pytest.mark.parametrize("licence", ["mit", "deepseek-r1", "llama-3.1", "gemma", "bsd-3-clause"])
 def test_a_copy_that_names_a_holder_must_be_given(tmp_path: Path, licence: str) -> None:
     verdict = ask("a base", licence)

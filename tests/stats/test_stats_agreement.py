@@ -46,7 +46,7 @@ def test_it_is_what_statsmodels_says(counts, ordered):
     assert found.kappa == pytest.approx(told.kappa, abs=1e-9)
     assert found.share == pytest.approx(np.trace(table) / table.sum())
     if found.low is None:
-        assert len(rows[rows > 0]) == 1 or len(columns[columns > 0]) == 1 or found.share == 0
+        assert not told.std_kappa > 1e-4
         return
     half = 1.959963984540054 * told.std_kappa
     assert found.low == pytest.approx(max(-1.0, told.kappa - half), abs=1e-7)

@@ -42,7 +42,7 @@ def doctor(*, json: bool = False) -> int:
     free_disk = shutil.disk_usage(Path.cwd()).free
     rows.append(("ok" if free_disk > 3e9 else "note", "disk free here", f"{free_disk / 1e9:.1f} GB (the demo needs 2)"))
     for item in RESOURCES.values():
-        there = (cache_folder() / item.sha256[:16] / Path(item.members[-1]).name).exists()
+        there = item.path_in(cache_folder()).exists()
         rows.append(("ok" if there else "note", item.name, "in the cache" if there else "will be fetched once"))
     if json:
         print_json({"rows": [{"state": state, "what": what, "detail": detail} for state, what, detail in rows]})

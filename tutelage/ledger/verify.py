@@ -40,14 +40,20 @@ MADE_BY = {
     ("prove", "data"): "data", ("prove", "curate"): "curate", ("prove", "student"): "ship",
     ("prove", "before"): "student", ("report", "prove"): "prove", ("seal", "report"): "report", ("seal", "ship"): "ship",
     ("sources", "data"): "data", ("sources", "train"): "train", ("ship", "sources"): "sources", ("prove", "items"): "items",
-    ("compare", "collect"): "collect", ("compare", "questions"): "questions",
+    ("compare", "collect"): "collect", ("compare", "questions"): "questions", ("plain", "curate"): "curate",
+    ("plain", "student"): "student", ("prove", "plain"): "plain", ("prove", "train"): "train", ("curate", "data"): "data",
 }  # fmt: skip
+OPTIONAL = (
+    ("prove", "plain"),
+    ("prove", "train"),
+    ("curate", "data"),
+)  # of a control turned off, or of an earlier version
 TRAINED_FROM = ("student data", "signals data", "signals student", "train data", "train signals")
 ASKING = {"run", "terms", "questions", "collect", "compare", "items", "prove", "report"}  # stages that make no student
 TRAINING = {"run", "terms", "data", "student", "signals", "train", "sources", "ship"}  # stages of `tutelage train`
 STAGE_FOLDERS = (
     "data", "terms", "collect", "curate", "before", "train", "student", "prove", "ledger/examples", "ledger/selection",
-    "signals",
+    "signals", "plain",
 )  # fmt: skip
 NOT_LOCATED = (
     "store/index.sqlite", "logs/", "work/", ".lock", "report.html", "ledger/locator.jsonl", "environment.json", "run.toml",
@@ -1095,6 +1101,8 @@ class _Checker:
         for (stage, name), maker in MADE_BY.items():
             if stage in latest and maker in latest:
                 made = _digest(_canonical(latest[maker]["outputs"]))
+                if (stage, name) in OPTIONAL and name not in latest[stage]["inputs"]:
+                    continue
                 if latest[stage]["inputs"][name] != made:
                     self.found(stage, f"rests on another {name} than the one made last; run it again")
         if self.is_training and {"sources", "ship"} & latest.keys():

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tutelage.errors import ConfigError, ResourceError
 from tutelage.models import packed
+from tutelage.models.quiet import without_bars
 from tutelage.signals import Head
 
 _PROBE_LENGTHS = (5, 9)
@@ -45,9 +46,10 @@ class Causal:
     def load(cls, folder: Path, dtype: torch.dtype = torch.float32) -> "Causal":
         """Reads safetensors and runs no code of the folder's; without dropout. Raises `ResourceError`, and as the constructor."""
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-            )
+            with without_bars():
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+                )
         except (OSError, ValueError, KeyError) as error:
             raise ResourceError(
                 f"{folder} cannot be loaded: {error}", fix="give a Hugging Face model folder"

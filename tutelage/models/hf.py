@@ -18,6 +18,7 @@ from transformers.cache_utils import DynamicCache
 from tutelage.canon import digest_file, digest_of
 from tutelage.errors import ConfigError, DataError, ResourceError
 from tutelage.models.causal import cache_argument
+from tutelage.models.quiet import without_bars
 from tutelage.models.tokens import TextStream, TokenBytes
 from tutelage.records import UNATS_PER_NAT, Message, Position, TokenLogprob
 
@@ -132,11 +133,11 @@ class HFModel:
         dtype = _fast_dtype() if dtype == "auto" else dtype
         if not (folder / "config.json").is_file():
             raise ResourceError(f"{folder} holds no config.json", fix="give a Hugging Face model folder")
+        here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=_DTYPES[dtype], local_files_only=True, trust_remote_code=False, use_safetensors=True
-            )
+            tokenizer: Any = AutoTokenizer.from_pretrained(folder, **here)
+            with without_bars():
+                model = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[dtype], use_safetensors=True, **here)
         except (OSError, ValueError, KeyError) as error:
             raise ResourceError(f"{folder} cannot be loaded: {error}", fix="check or re-ship the folder") from error
         if not tokenizer.chat_template:

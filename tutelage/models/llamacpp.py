@@ -19,6 +19,14 @@ def embedded_server(gguf: Path, slots: int, log: Path) -> ServedProcess:
     return ServedProcess("tutelage.models.llamacpp", [str(gguf), str(slots), str(TOKENS_PER_SLOT)], log)
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on: fewer than the machine has under `taskset` or in a container. More threads than
+    that wait for each other, and burn the time they wait."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def main(arguments: list[str]) -> None:
     """Serves until standard input closes."""
     gguf, slots, tokens_per_slot = Path(arguments[0]), int(arguments[1]), int(arguments[2])
@@ -30,7 +38,7 @@ def main(arguments: list[str]) -> None:
     params.n_parallel = slots
     params.n_ctx = slots * tokens_per_slot
     params.n_gpu_layers = 0
-    threads = min(os.cpu_count() or 1, 8)
+    threads = min(usable_cores(), 8)
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     # Prompts are short and mostly cached: without flash attention a question takes about a tenth less CPU time here.
@@ -38,6 +46,8 @@ def main(arguments: list[str]) -> None:
     # The slots keep the common beginning; the extra cache of whole prompts in memory (8 GiB by default) gains nothing.
     params.cache_ram_mib = 0
     params.n_ctx_checkpoints = 0
+    # Layers with a sliding window (Gemma) keep the whole context: without it nothing of the common beginning is reused.
+    params.swa_full = True
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.ui = False

@@ -1,6 +1,6 @@
 """The judges of a proof: every pair of answers in both orders, or every answer by itself twice, and what they called."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tutelage.canon import digest_of
@@ -58,8 +58,18 @@ def _words(answer: Answer | None) -> str:
     return answer.text if answer is not None and answer.text.strip() else UNANSWERED
 
 
-def items_of(pairs: Sequence[Pair], gold: tuple[Scored, Scored] | None) -> Items:
-    """What the figures of a judge need of the items. `gold`: the student's and the teacher's scores where there is gold."""
+def items_of(
+    pairs: Sequence[Pair], gold: tuple[Scored, Scored] | None, preferred: Mapping[str, float] | None = None
+) -> Items:
+    """What the figures of a judge need of the items. `gold`: the student's and the teacher's scores where there is gold;
+    `preferred`: how far people prefer the student's answer, by item, 0 to 1: it goes before the scores."""
+
+    def call(at: int, pair: Pair) -> Call | None:
+        liked = (preferred or {}).get(pair.question.prompt_id)
+        if liked is not None:
+            return gold_of(liked, 1.0 - liked)
+        return gold_of(gold[0].scores[at].value, gold[1].scores[at].value) if gold and pair.gold else None
+
     return Items.of(
         [
             Item(
@@ -68,7 +78,7 @@ def items_of(pairs: Sequence[Pair], gold: tuple[Scored, Scored] | None) -> Items
                 len(pair.teacher),
                 is_same_answer(pair.student, pair.teacher),
                 pair.question.group,
-                gold_of(gold[0].scores[at].value, gold[1].scores[at].value) if gold and pair.gold else None,
+                call(at, pair),
             )
             for at, pair in enumerate(pairs)
         ]

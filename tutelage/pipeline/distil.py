@@ -1,4 +1,4 @@
-"""The whole arc, in order: terms, data, collect, curate, student, train, account, ship, prove, report, seal."""
+"""The whole arc, in order: terms, data, student, collect, curate, train, account, ship, plain, prove, report, seal."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from tutelage.curate.select import curate
 from tutelage.jsonl import read_lines
 from tutelage.meter import Meter
 from tutelage.models.questions import label_params
-from tutelage.pipeline import evidence, learning
+from tutelage.pipeline import controls, evidence, learning
 from tutelage.pipeline.accounting import account
 from tutelage.pipeline.commit import SELECTION_TREE, commit_exchanges, commit_selection
 from tutelage.pipeline.estimate import label_questions
 from tutelage.pipeline.gate import Gate, check_terms, require_permitted, require_terms
+from tutelage.pipeline.held_out import read_gold, require_gold
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.sealing import seal
 from tutelage.pipeline.serving import serve_teacher
@@ -34,13 +35,16 @@ def distil(config: RunConfig, run: Run) -> Path:
     claim = session.open()
     gate = check(session)
     data = split(session)
+    require_gold(config, *read_gold(session.folder))
     student = learning.student(run, config)  # before the teacher is paid: what cannot be trained is told now
     collected = ask(session, data, gate)
-    curated = select(session, collected)
+    curated = select(session, data, collected)
     trained = learning.train(run, config, curated, student)
     accounted = account(run, config, curated, trained)
     shipped = learning.ship(session, gate, trained, student, accounted)
-    proved = evidence.prove(session, gate, claim, evidence.Inputs(data, curated, shipped, student))
+    plain = controls.plain(run, config, curated, student) if config.controls.plain else None
+    rests_on = evidence.Inputs(data, curated, trained, shipped, student, plain)
+    proved = evidence.prove(session, gate, claim, rests_on)
     reported = evidence.report(session, gate, claim, proved)
     seal(session, gate, shipped, reported)
     return session.folder / evidence.PAGE
@@ -114,7 +118,8 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
         cpu_ms, asked = meter.read()
         facts |= {"commitment": commit_exchanges(session.run, "collect", [row["address"] for row in rows])}
         origin = {"teacher_weights": dict(served.weights)}
-        texts = [prompt.text for prompts_of_kind in prompts for prompt in prompts_of_kind]  # the proof asks it too
+        again = prompts.held_out[: session.config.controls.again]
+        texts = [prompt.text for kind in (*prompts, again) for prompt in kind]  # the proof asks it too
         expected = label_questions(session.config, texts, asking.prices).nusd
         meters = {"cpu_ms": cpu_ms, "cpu_questions": asked, "expected_nusd": expected}
         return facts | origin | meters | _bought(session.run, rows)
@@ -124,7 +129,7 @@ def ask(session: Session, data: Done, gate: Gate) -> Done:
     return session.run.stage("collect", 1, config, inputs, ("collect/exchanges.jsonl", "collect/refused.jsonl"), work)
 
 
-def select(session: Session, collected: Done) -> Done:
+def select(session: Session, data: Done, collected: Done) -> Done:
     """The curate stage: the selection, committed before training starts."""
 
     def work(scratch: Path) -> Facts:
@@ -140,7 +145,8 @@ def select(session: Session, collected: Done) -> Done:
 
     config = {"task": session.config.task.model_dump(mode="json"), "seed": session.config.run.seed}
     outputs = ("curate/selection.json", "curate/drops.jsonl", "curate/decision.json", SELECTION_TREE.as_posix())
-    done = session.run.stage("curate", 2, config, {"collect": collected.outputs_digest}, outputs, work)
+    inputs = {"data": data.outputs_digest, "collect": collected.outputs_digest}
+    done = session.run.stage("curate", 2, config, inputs, outputs, work)
     session.run.commit({"root": done.facts["commitment"], "examples": done.facts["kept"]})
     return done
 

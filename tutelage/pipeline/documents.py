@@ -13,6 +13,7 @@ from tutelage.models.exchange import now_utc
 from tutelage.pipeline.gate import Gate, base_of
 from tutelage.pipeline.run import Run
 from tutelage.pipeline.session import Session
+from tutelage.report import words
 from tutelage.resources import resource
 from tutelage.ship.account import Account, LogHead, Metric, Part
 
@@ -55,7 +56,7 @@ def describe_student(
             if value is not None
         },
         metrics=() if evidence is None else _metrics(evidence),
-        verdict="" if evidence is None else evidence["claims"][0]["verdict"],
+        verdict="" if evidence is None else words.verdict(evidence["claims"][0]),
         log=LogHead(run.log.origin, run.log.size, run.log.root),
         code=last.code,
         environment=last.environment,

@@ -1,47 +1,50 @@
-"""The stages that prove and report: ask teacher, pruned and shipped student, judge the claim, write the page."""
+"""The stages that prove and report: ask every system, judge the claim, name the missing controls, write the page."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tutelage.canon import decimals, digest_of
-from tutelage.jsonl import write_lines, write_pretty, write_whole
-from tutelage.meter import Meter
-from tutelage.models.questions import label_params
+from tutelage.config import RunConfig
+from tutelage.jsonl import write_lines, write_pretty
 from tutelage.pipeline.assemble import assemble
 from tutelage.pipeline.commit import commit_exchanges
-from tutelage.pipeline.gate import Gate, teacher_name
-from tutelage.pipeline.learning import BEFORE, read_selection
+from tutelage.pipeline.controls import checkpoint_logp
+from tutelage.pipeline.gate import Gate
+from tutelage.pipeline.held_out import read_gold, require_gold
 from tutelage.pipeline.run import Done, Facts
-from tutelage.pipeline.serving import STUDENT_CONCURRENCY, serve_student, serve_teacher
 from tutelage.pipeline.session import Session
-from tutelage.prompts import Prompts, read_prompts
-from tutelage.prove.controls import bag_of_words, majority
-from tutelage.prove.observe import Answers, Questions, fix_offsets, observe
-from tutelage.prove.results import UNREAD, System, describe, disagreements, judge, system
-from tutelage.records import UNATS_PER_NAT, Claim, Role
-from tutelage.tasks import read_answer, student_messages, teacher_messages
+from tutelage.pipeline.systems import (
+    PLAINLY,
+    PRUNED,
+    SHIPPED,
+    Again,
+    Asked,
+    ask_student,
+    ask_teacher,
+    cheap_controls,
+    some_of,
+    tokens_kept,
+)
+from tutelage.prompts import Prompts
+from tutelage.prove.controls import ceiling, held_against, same_artefact
+from tutelage.prove.results import UNREAD, System, describe, disagreements, judge
+from tutelage.records import Claim
 
 PAGE = "report.html"
 OUTPUTS = ("prove/scores.jsonl", "prove/exchanges.jsonl", "prove/results.json")
 
 
 class Inputs(NamedTuple):
-    """The stages a proof rests on."""
+    """The stages a proof rests on; `plain` is None where the control is turned off."""
 
     data: Done
     curated: Done
+    trained: Done
     shipped: Done
     before: Done
-
-
-class Asked(NamedTuple):
-    """A system that answered through its endpoint, and which exchange answers which prompt."""
-
-    system: System
-    rows: tuple[dict[str, str], ...]
+    plain: Done | None
 
 
 def prove(arc: Session, gate: Gate, claim: Claim, made: Inputs) -> Done:
@@ -49,32 +52,36 @@ def prove(arc: Session, gate: Gate, claim: Claim, made: Inputs) -> Done:
     run, config = arc.run, arc.config
 
     def work(scratch: Path) -> Facts:
-        prompts = read_prompts(run.folder / "data" / "prompts.jsonl")
-        gold = json.loads((run.folder / "data" / "gold.json").read_bytes())
+        prompts, gold = read_gold(run.folder)
+        unseen = require_gold(config, prompts, gold)
         labels = list(config.task.labels)
         gold_N = np.array([labels.index(gold[prompt.prompt_id]) for prompt in prompts.held_out])
         meters = run.folder / "work" / "meters"
-        asked = [
-            _teacher(arc, gate, claim, prompts, meters),
-            _student(arc, gate, claim, prompts, ("student", "student", made.shipped), meters),
-            _student(arc, gate, claim, prompts, (BEFORE, "before", made.before), meters),
-        ]
-        teacher, student, pruned = (one.system for one in asked)
-        systems = [teacher, student, pruned, *_controls(arc, prompts)]
-        write_lines(run.folder / "prove" / "scores.jsonl", _scores(prompts, gold_N, systems, labels))
-        rows = [row for one in asked for row in one.rows]
-        write_lines(run.folder / "prove" / "exchanges.jsonl", rows)
-        level = config.claim.level
-        rng = np.random.default_rng(config.run.seed)
-        results = {
-            "claim": judge(teacher, student, pruned, gold_N, config.claim.margin, level, rng),
-            "systems": [describe(one, teacher, gold_N, level) for one in systems],
-            "disagreements": disagreements(prompts.held_out, labels, gold_N, teacher, student),
-            "tokens_per_question": {name: _tokens(meters, name) for name in ("teacher", "student")},
+        teacher, again = ask_teacher(arc, gate, claim, prompts, meters)
+        student, *others = (
+            ask_student(arc, gate, claim, prompts, which, done, meters)
+            for which, done in ((SHIPPED, made.shipped), (PLAINLY, made.plain), (PRUNED, made.before))
+            if done is not None
+        )
+        systems = [one.system for one in (teacher, student, *others)] + cheap_controls(arc, prompts)
+        results = _judged(config, systems, gold_N) | _beside(arc, prompts, teacher, student, again)
+        results["controls"] = held_against(
+            results["claim"], [one.role for one in systems], results["ceiling"], results["checkpoint"]
+        )
+        missing = [control["words"] for control in results["controls"] if not control["there"]]
+        results["claim"]["missing_controls"] = results["missing_controls"] = missing
+        results |= {
+            "unseen": unseen,
+            "disagreements": disagreements(prompts.held_out, labels, gold_N, teacher.system, student.system),
+            "tokens_per_question": {name: tokens_kept(meters, name) for name in ("teacher", "student")},
         }
+        write_lines(run.folder / "prove" / "scores.jsonl", _scores(prompts, gold_N, systems, labels, again))
+        rows = [row for one in (teacher, student, *others) for row in one.rows] + list(again.rows if again else ())
+        write_lines(run.folder / "prove" / "exchanges.jsonl", rows)
         write_pretty(run.folder / "prove" / "results.json", results)
         committed = commit_exchanges(run, "prove", [row["address"] for row in rows])
-        return {"verdict": results["claim"]["verdict"], "items": len(gold_N), "commitment": committed}
+        verdict = results["claim"]["verdict"]
+        return {"verdict": verdict, "missing_controls": missing, "items": len(gold_N), "commitment": committed}
 
     inputs = {
         "claim": claim.digest,
@@ -83,8 +90,35 @@ def prove(arc: Session, gate: Gate, claim: Claim, made: Inputs) -> Done:
         "student": made.shipped.outputs_digest,
         "before": made.before.outputs_digest,
     }
-    table = {"task": config.task.model_dump(mode="json"), "claim": config.claim.model_dump(mode="json")}
-    return run.stage("prove", 1, table, inputs, OUTPUTS, work)
+    if made.plain is not None:
+        inputs["plain"] = made.plain.outputs_digest
+    if config.controls.checkpoint:
+        inputs["train"] = made.trained.outputs_digest
+    table = {name: getattr(config, name).model_dump(mode="json") for name in ("task", "claim", "controls")}
+    return run.stage("prove", 2, table, inputs, OUTPUTS, work)
+
+
+def _judged(config: RunConfig, systems: list[System], gold_N: NDArray[np.int64]) -> dict[str, Any]:
+    by_role, claim = {one.role: one for one in systems}, config.claim
+    teacher, student, before = (by_role[role] for role in ("teacher", "student", "before"))
+    rng = np.random.default_rng(config.run.seed)
+    return {
+        "claim": judge(teacher, student, before, gold_N, claim.margin, claim.level, rng),
+        "systems": [describe(one, teacher, gold_N, claim.level) for one in systems],
+    }
+
+
+def _beside(arc: Session, prompts: Prompts, teacher: Asked, student: Asked, again: Again | None) -> dict[str, Any]:
+    """The teacher against itself, and the training checkpoint against what was shipped and served."""
+    config, level = arc.config, arc.config.claim.level
+    found = None if again is None else ceiling(teacher.system.decided_N[again.at], again.decided_N, level, again.how)
+    artefact = None
+    if config.controls.checkpoint:
+        at = some_of(len(prompts.held_out), config.controls.checkpoint, config.run.seed)
+        arc.run.progress.say(f"prove: the training checkpoint answers {len(at)} items itself")
+        scored_NL = checkpoint_logp(arc.folder, config, [prompts.held_out[item].text for item in at])
+        artefact = same_artefact(scored_NL, student.answers.logp_NL[at], student.offsets_L, level)
+    return {"ceiling": found, "checkpoint": artefact}
 
 
 def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Done:
@@ -100,7 +134,7 @@ def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Done:
         return {}
 
     inputs = {"prove": proved.outputs_digest, "claim": claim.digest, "risks": gate.risks}
-    done = run.stage("report", 1, {}, inputs, ("evidence.json",), work)
+    done = run.stage("report", 2, {}, inputs, ("evidence.json",), work)
     page = run.folder / PAGE
     if not page.exists():  # how it looks is no part of the record: it can be made again at any time
         from tutelage.report.build import write_report
@@ -109,104 +143,14 @@ def report(arc: Session, gate: Gate, claim: Claim, proved: Done) -> Done:
     return done
 
 
-def _teacher(arc: Session, gate: Gate, claim: Claim, prompts: Prompts, meters: Path) -> Asked:
-    config = arc.config
-    with serve_teacher(config.teacher, arc.folder) as served:
-        how = Questions(
-            teacher_messages,
-            label_params(config.teacher, config.task),
-            config.teacher.signal,
-            config.teacher.concurrency,
-            served.cpu_s,
-        )
-        asking = arc.asking(served, gate, Role.EVALUATION)
-        way = digest_of(decimals([config.task.model_dump(mode="json"), config.teacher.model_dump(mode="json")]))
-        meter = Meter(meters / f"teacher-{way.removeprefix('sha256:')[:16]}.json")
-        answers = observe(
-            asking, config.task, prompts.held_out, how, claim.digest, "asking the teacher, held out", meter
-        )
-    _keep_tokens(meters, "teacher", answers)
-    decision = json.loads((arc.folder / "curate" / "decision.json").read_bytes())
-    offsets_L = np.array(decision["offsets_unats"]) / UNATS_PER_NAT
-    label = f"{teacher_name(config.teacher)}, {len(config.task.examples)} examples in its prompt"
-    one = system("teacher", label, answers, offsets_L, meter.cpu_s_each())
-    return Asked(one, answers.rows)
-
-
-def _student(
-    arc: Session, gate: Gate, claim: Claim, prompts: Prompts, which: tuple[str, str, Done], meters: Path
-) -> Asked:
-    """Validation prompts fix the decision rule; held-out prompts are then decided by it. `which`: the folder, the role,
-    and the stage that made it."""
-    folder, role, made = which
-    config = arc.config
-    weights = next(
-        entry.outputs[f"{folder}/model.safetensors"]
-        for entry in reversed(list(arc.run.log.statements()))
-        if f"{folder}/model.safetensors" in entry.outputs
-    )
-    params = {"max_tokens": 1, "temperature": "0", "logprobs": True, "top_logprobs": 20}
-    name = f"{config.run.name}-{role}"
-    with serve_student(
-        arc.folder / folder, name, made.outputs_digest, weights, arc.folder / "logs" / f"{role}.log"
-    ) as served:
-        how = Questions(student_messages, params, "top-logprobs", STUDENT_CONCURRENCY, served.cpu_s)
-        meter = Meter(meters / f"{role}-{made.outputs_digest.removeprefix('sha256:')[:16]}.json")
-        said = {}
-        for kind, items in (("validation", prompts.validation), ("held out", prompts.held_out)):
-            asking = arc.asking(served, gate, Role.EVALUATION)
-            what = f"asking the {'student' if role == 'student' else 'pruned model'}, {kind}"
-            said[kind] = observe(asking, config.task, items, how, claim.digest, what, meter)
-    if role == "student":
-        _keep_tokens(meters, "student", said["held out"])
-    offsets_L = fix_offsets(config.task, said["validation"].logp_NL)
-    label = "the shipped student" if role == "student" else "the pruned model before training"
-    answers = said["held out"]
-    # The pruned model says next to nothing; counting that as wrong would flatter the gap, so chance is left to it.
-    one = system(role, label, answers, offsets_L, meter.cpu_s_each(), unread_is_wrong=role == "student")
-    return Asked(one, (*said["validation"].rows, *answers.rows))
-
-
-def _controls(arc: Session, prompts: Prompts) -> list[System]:
-    config, run = arc.config, arc.run
-    texts = {prompt.prompt_id: prompt.text for prompt in (*prompts.train, *prompts.validation)}
-    decision = json.loads((run.folder / "curate" / "decision.json").read_bytes())
-    offsets_L = np.array(decision["offsets_unats"]) / UNATS_PER_NAT
-    selection = read_selection(run.folder)
-    texts_of, targets = {}, {}
-    for kind in ("train", "validation"):
-        rows = selection[kind]
-        texts_of[kind] = [texts[row["prompt"]] for row in rows]
-        readings = [read_answer(config.task, run.store.get(row["address"]), config.teacher.signal) for row in rows]
-        targets[kind] = np.array([reading.logp_L for reading in readings]) + offsets_L
-    held = [prompt.text for prompt in prompts.held_out]
-    shares_L = np.array(config.task.declared_shares) if config.task.decision == "balanced" else None
-    words = bag_of_words(
-        texts_of["train"],
-        _softmax(targets["train"]),
-        texts_of["validation"],
-        _softmax(targets["validation"]),
-        held,
-        shares_L,
-    )
-    return [majority(targets["train"].argmax(-1), len(config.task.labels), len(held)), words]
-
-
-def _softmax(logits_NL: np.ndarray) -> np.ndarray:
-    exponent = np.exp(logits_NL - logits_NL.max(-1, keepdims=True))
-    return exponent / exponent.sum(-1, keepdims=True)
-
-
-def _scores(prompts: Prompts, gold_N: np.ndarray, systems: list[System], labels: list[str]) -> Any:
-    """One row a held-out item: what each system decided."""
+def _scores(
+    prompts: Prompts, gold_N: NDArray[np.int64], systems: list[System], labels: list[str], again: Again | None
+) -> Any:
+    """One row a held-out item: what each system decided, and the teacher when asked again."""
+    named = [*labels, UNREAD]
+    second = {} if again is None else dict(zip(again.at.tolist(), again.decided_N.tolist(), strict=True))
     for at, prompt in enumerate(prompts.held_out):
-        decided = {one.role: [*labels, UNREAD][one.decided_N[at]] for one in systems}
+        decided = {one.role: named[one.decided_N[at]] for one in systems}
+        if at in second:
+            decided["teacher again"] = named[second[at]]
         yield {"prompt": prompt.prompt_id, "gold": labels[gold_N[at]], "decided": decided}
-
-
-def _keep_tokens(meters: Path, name: str, answers: Answers) -> None:
-    write_whole(meters / f"tokens-{name}.json", json.dumps(answers.tokens_per_question).encode())
-
-
-def _tokens(meters: Path, name: str) -> float:
-    return json.loads((meters / f"tokens-{name}.json").read_bytes())

@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -145,18 +145,27 @@ def ship(arc: Session, gate: Gate, trained: Done, made: Done, accounted: Done) -
     return run.stage("ship", 2, table, inputs | {"terms": gate.standing, "risks": gate.risks}, ("student",), work)
 
 
-def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
+class Taken(NamedTuple):
+    """The steps that were taken: what each saw, the best validated weights' facts, the time in ms, where the states lie."""
+
+    steps: list[dict[str, Any]]
+    best: dict[str, Any]
+    train_ms: int
+    work: Path
+    numerics: dict[str, Any]
+
+
+def take_steps(run: Run, config: RunConfig, scratch: Path, lessons: Callable[[], Lesson]) -> tuple[Lesson, Taken]:
+    """Trains what `lessons` gives in place, resuming what lies in `scratch`. Raises what the loop raises."""
     import torch
 
-    from tutelage.train.chain import build_chain, place_segments
-    from tutelage.train.checkpoint import save_weights
     from tutelage.train.loop import Loop
     from tutelage.train.loop import train as loop
     from tutelage.train.numerics import numerics
 
     torch.set_num_threads(torch.get_num_threads())  # by order: left alone, the math library may take fewer at times
     bound = numerics(config.train.precision)
-    student, source, judge = lesson(run.folder, run.store, config)
+    student, source, judge = taught = lessons()
     # Under its own name: other numerics make other bits, so what was begun under them is not gone on with here.
     scratch /= digest_of(bound)[-12:]
     scratch.mkdir(parents=True, exist_ok=True)
@@ -172,8 +181,18 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         )
         began = time.monotonic()
         best = loop(student, source, judge, settings)
-    steps = last_of_each_step(scratch / "journal.jsonl")
-    write_whole(out / "metrics.jsonl", b"".join(json.dumps(step).encode() + b"\n" for step in steps))
+    train_ms = round(1000 * (time.monotonic() - began))
+    return taught, Taken(last_of_each_step(scratch / "journal.jsonl"), best, train_ms, scratch, bound)
+
+
+def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
+    from tutelage.train.chain import build_chain, place_segments
+    from tutelage.train.checkpoint import save_weights
+
+    (student, source, judge), (steps, best, train_ms, scratch, bound) = take_steps(
+        run, config, scratch, lambda: lesson(run.folder, run.store, config)
+    )
+    write_metrics(out / "metrics.jsonl", steps)
     write_lines(out / "consumed.jsonl", consumed(steps, source.data))
     save_weights(out / "weights.safetensors", student.model)
     place_segments(scratch / "segments", out / "segments")
@@ -188,10 +207,15 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         "validation_examples": len(judge.data.examples),
         "validation_kl_unats": best["kl_unats"],
         "validation_agreement_ppm": best["agreement_ppm"],
-        "train_ms": round(1000 * (time.monotonic() - began)),
+        "train_ms": train_ms,
         "checkpoint": checkpoint.digest,
         "numerics": bound,
     }
+
+
+def write_metrics(path: Path, steps: list[dict[str, Any]]) -> None:
+    """One line a step."""
+    write_whole(path, b"".join(json.dumps(step).encode() + b"\n" for step in steps))
 
 
 def last_of_each_step(journal: Path) -> list[dict[str, Any]]:

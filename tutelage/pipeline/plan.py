@@ -8,7 +8,9 @@ from tutelage.collect.split import Origin, split_rows
 from tutelage.config import RunConfig
 from tutelage.pipeline.estimate import BAND, label_questions, tokens_of
 from tutelage.pipeline.gate import check_terms, teacher_name
+from tutelage.pipeline.held_out import require_gold
 from tutelage.pipeline.supervision import Probing, prices_of, supervision_of
+from tutelage.prompts import Prompts
 from tutelage.prove.claims import power
 from tutelage.records import NUSD_PER_USD
 from tutelage.resources import cache_folder, fetch, resource
@@ -35,16 +37,18 @@ def plan(config: RunConfig, today: str, probing: Probing = Probing.NEVER) -> dic
     else:
         path, origin = Path(table.path or ""), Origin(Path(table.path or "").name, "", table.licence or "")
     split = split_rows(read_rows(path, table).good, table, config.task.labels, origin, config.run.seed)
-    asked = [*split.train, *split.validation, *split.held_out]
+    require_gold(config, Prompts(split.train, split.validation, split.held_out), split.gold)
+    asked = [*split.train, *split.validation, *split.held_out, *split.held_out[: config.controls.again]]
     embedded = config.teacher.url is None
     prices = prices_of(config.teacher)
     expected = label_questions(config, [prompt.text for prompt in asked], prices)
     student_tokens = sum(tokens_of(student_messages(config.task, prompt.text)) + 2 for prompt in split.train)
-    trained = student_tokens * config.train.epochs
+    students = 2 if config.controls.plain else 1
+    trained = student_tokens * config.train.epochs * students
     seconds = {
         "asking the teacher": len(asked) / TEACHER_QUESTIONS_PER_S if embedded else None,
         "training": trained / (TRAIN_TOKENS_PER_S_8_LAYERS * 8 / config.student.layers),
-        "asking the student": 2 * (len(split.validation) + len(split.held_out)) / STUDENT_QUESTIONS_PER_S,
+        "asking the student": (1 + students) * (len(split.validation) + len(split.held_out)) / STUDENT_QUESTIONS_PER_S,
     }
     return {
         "terms": gate.together.to_json(),
@@ -55,6 +59,7 @@ def plan(config: RunConfig, today: str, probing: Probing = Probing.NEVER) -> dic
             "train": len(split.train),
             "validation": len(split.validation),
             "held_out": len(split.held_out),
+            "again": min(config.controls.again, len(split.held_out)),
         },
         "teacher_tokens": {"prompt": expected.prompt_tokens, "answer": expected.answer_tokens, "band": BAND},
         "training_tokens": round(trained),
@@ -91,7 +96,8 @@ def describe(found: dict[str, Any]) -> str:
             f"terms      {found['terms']['status']} for {found['terms']['purpose']}"
             + ("" if found["permitted"] else "  (the run would stop here; see `tutelage terms check`)"),
             f"questions  {questions['train'] + questions['validation']:,} to learn from "
-            f"({questions['validation']:,} of them to tune by), {questions['held_out']:,} held out",
+            f"({questions['validation']:,} of them to tune by), {questions['held_out']:,} held out"
+            f"{', ' + format(questions['again'], ',') + ' of them asked again' if questions['again'] else ''}",
             f"tokens     {tokens['prompt']:,} in, {tokens['answer']:,} out at the teacher (estimate, ±25 %); "
             f"{found['training_tokens']:,} in training",
             f"cost       ${found['cost_usd']:.4f} ({found['price_source']}); limit ${found['max_cost_usd']:g}"

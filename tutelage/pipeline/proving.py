@@ -1,23 +1,22 @@
 """`tutelage prove`: the claims, then the answers, then what they show. Terms, items, prove, report."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tutelage.canon import canonical, digest_bytes, digest_of
-from tutelage.collect.items import Item, Items, read_items, require_unseen, words_of
-from tutelage.config import PromptsTable
+from tutelage.canon import canonical, digest_of
+from tutelage.collect.items import Item, words_of
 from tutelage.errors import DataError
-from tutelage.jsonl import pretty, write_lines, write_pretty, write_whole
+from tutelage.jsonl import write_lines, write_pretty, write_whole
 from tutelage.pipeline.asking_judges import ask_judge, items_of, judge_label, pairs_of
 from tutelage.pipeline.asking_systems import Asker, Said, ask_open
 from tutelage.pipeline.commit import commit_exchanges
 from tutelage.pipeline.gate import teacher_name
 from tutelage.pipeline.gate_proof import ProofGate, may_prove
 from tutelage.pipeline.proof_evidence import assemble_proof, write_page
+from tutelage.pipeline.proof_opening import Work, opened_proof
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.session import budget_of, today
 from tutelage.pipeline.supervision import prices_of
@@ -36,10 +35,8 @@ from tutelage.prove.measure import (
     score_all,
     system_row,
 )
-from tutelage.prove.open_claims import Planned, declare, planned_items
-from tutelage.prove.tasks.base import Answer, Task
-from tutelage.prove.tasks.catalogue import task_of
-from tutelage.records import NUSD_PER_USD, Exchange, Question, Role
+from tutelage.prove.tasks.base import Answer
+from tutelage.records import NUSD_PER_USD, Exchange, Role
 from tutelage.terms.check import require
 
 ITEMS = Path("data") / "items.jsonl"
@@ -57,29 +54,9 @@ class Proved(NamedTuple):
     page: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One proof at work."""
-
-    config: ProofConfig
-    run: Run
-    task: Task
-    items: Items
-    planned: tuple[Planned, ...]
-
-    @property
-    def questions(self) -> list[Question]:
-        return [item.question for item in self.items.items]
-
-    @property
-    def purpose(self) -> str:
-        """The claims' own namespace: answers to other claims, or of a training, are never taken for these."""
-        return digest_of([{**one.claim.to_json(), "declared_on": ""} for one in self.planned])
-
-
 def prove(config: ProofConfig, run: Run) -> Proved:
     """Runs every stage that is not done. Raises what the stages raise; what was answered is kept."""
-    work = _opened(config, run)
+    work = opened_proof(config, run)
     gate = _check(work)
     items = _items(work)
     proved = _prove(work, gate, items)
@@ -90,77 +67,7 @@ def prove(config: ProofConfig, run: Run) -> Proved:
     )  # fmt: skip
 
 
-def _opened(config: ProofConfig, run: Run) -> _Work:
-    """Items and task read, then configuration and claims into the log, before anything is asked."""
-    task = task_of(config.task.kind, config.task.options)
-    items = _read(config, task)
-    with_gold = sum(bool(item.gold) for item in items.items)
-    again = config.controls.again
-    counts = [planned_items(claim, len(items.items), with_gold, again) for claim in config.claims]
-    planned = [declare(config, task, claim, n, today()) for claim, n in zip(config.claims, counts, strict=True)]
-    planned = _as_declared(run, planned)
-    resolved = config.resolved()
-    for table in (resolved["items"], *resolved["systems"].values(), *resolved["judges"].values()):
-        for key in ("path", "gold_file", "prices", "lineage"):  # a record does not tell where things lie on a disk
-            if table.get(key):
-                table[key] = Path(table[key]).name
-    resolved["items"]["seen"] = [Path(name).name for name in config.items.seen]
-    file = pretty(resolved)
-    opened = {
-        "origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest_bytes(file),
-        "claims": [one.claim.to_json() for one in planned],
-        "claim_digests": [one.claim.digest for one in planned],
-        "power_ppm": [round(1e6 * one.power) for one in planned],
-    }  # fmt: skip
-    run.opened(opened, "prove")
-    write_whole(run.folder / "config.json", file)
-    _tell_power(config, run, planned)
-    return _Work(config, run, task, items, tuple(planned))
-
-
-def _read(config: ProofConfig, task: Task) -> Items:
-    table = config.items
-    known = {"path", "format", "text", "system", "licence", "limit", "bad_rows"}
-    prompts = PromptsTable(**table.model_dump(include=known))
-    found = read_items(Path(table.path), prompts, table.gold)
-    for at, item in enumerate(found.items, 1):
-        if item.gold:
-            try:
-                task.require_reference(item.gold)
-            except DataError as error:
-                raise DataError(f"{table.path}: gold of item {at}: {error.message}", fix=error.fix) from None
-    require_unseen(found.items, [*table.seen, *_trained_in(config)])
-    return found
-
-
-def _trained_in(config: ProofConfig) -> list[str]:
-    """The run folders around the students' weights: what is in them was trained on."""
-    folders = [Path(table.path).parent for table in config.systems.values() if table.path]
-    return sorted({str(folder) for folder in folders if (folder / "ledger").is_dir() and (folder / "data").is_dir()})
-
-
-def _as_declared(run: Run, planned: Sequence[Planned]) -> list[Planned]:
-    """A resumed run keeps the day on which its claims were said."""
-    core = [{**one.claim.to_json(), "declared_on": ""} for one in planned]
-    for entry in run.log.statements():
-        if entry.kind == "opened" and [{**one, "declared_on": ""} for one in entry.facts.get("claims", [])] == core:
-            days = [one["declared_on"] for one in entry.facts["claims"]]
-            return [
-                one._replace(claim=type(one.claim).from_json({**one.claim.to_json(), "declared_on": day}))
-                for one, day in zip(planned, days, strict=True)
-            ]
-    return list(planned)
-
-
-def _tell_power(config: ProofConfig, run: Run, planned: Sequence[Planned]) -> None:
-    """The chance of each claim, and what a chance of 80 % would take."""
-    for claim, one in zip(config.claims, planned, strict=True):
-        needs = f"{one.needed:,} items give 80 %" if one.needed else "no number of items gives 80 %: expect less loss"
-        power = f"power {one.power:.0%} with {one.claim.planned_n:,} items"
-        run.progress.say(f"claim: {claim.comparison}, margin {claim.margin:g}: {power}; {needs}")
-
-
-def _check(work: _Work) -> ProofGate:
+def _check(work: Work) -> ProofGate:
     """The terms stage: nobody is asked before it permits."""
     gate = may_prove(work.config, today())
     require(gate.together)
@@ -182,7 +89,7 @@ def _standing(gate: ProofGate) -> str:
     return digest_of([[reason.entry_digest, str(reason.status)] for reason in gate.together.reasons])
 
 
-def _items(work: _Work) -> Done:
+def _items(work: Work) -> Done:
     """The items stage: questions and gold, as they are asked and scored."""
 
     def stage(scratch: Path) -> Facts:
@@ -201,14 +108,15 @@ def _items(work: _Work) -> Done:
         }
 
     table = work.config.items.model_dump(mode="json", exclude={"path", "gold_file", "seen", "accepted_risk"})
-    return work.run.stage("items", 1, table, {"file": work.items.digest}, (ITEMS.as_posix(),), stage)
+    inputs = {"file": work.items.digest} | ({"gold": work.people.digest} if work.people.digest else {})
+    return work.run.stage("items", 1, table, inputs, (ITEMS.as_posix(),), stage)
 
 
 def _item_row(item: Item) -> dict[str, Any]:
     return {**item.question.to_json(), "gold": item.gold}
 
 
-def _prove(work: _Work, gate: ProofGate, items: Done) -> Done:
+def _prove(work: Work, gate: ProofGate, items: Done) -> Done:
     """The prove stage: every model answers through its endpoint, every answer is scored, every claim judged."""
     config, run = work.config, work.run
 
@@ -263,6 +171,7 @@ def _prove(work: _Work, gate: ProofGate, items: Done) -> Done:
 
     tables = config.model_dump(mode="json", include={"task", "sampling", "systems", "judges", "claims", "controls"})
     inputs = {"items": items.outputs_digest, "claims": work.purpose, "terms": _standing(gate)}
+    inputs |= {"people": work.people.digest} if work.people.digest else {}
     inputs |= {f"weights {name}": _weights(table.path) for name, table in config.systems.items() if table.path}
     return run.stage("prove", 1, tables | {"seed": config.run.seed}, inputs, OUTPUTS, stage)
 
@@ -275,14 +184,14 @@ def _weights(path: str) -> str:
     return digest_of(found)
 
 
-def _asked_again(work: _Work) -> list[int]:
+def _asked_again(work: Work) -> list[int]:
     """Which items the teacher is asked twice: drawn by the run's seed."""
     wanted, there = work.config.controls.again, len(work.items.items)
     rng = np.random.default_rng(work.config.run.seed)
     return sorted(int(at) for at in rng.permutation(there)[: min(wanted, there)])
 
 
-def _tell_cost(work: _Work) -> None:
+def _tell_cost(work: Work) -> None:
     """About what the answers will cost, by the price lists; nothing is said of models that cost nothing."""
     from tutelage.models.base import Endpoint
     from tutelage.pipeline.serving import remote
@@ -325,7 +234,7 @@ def _answered(name: str, label: str, said: Said) -> Answered:
     )
 
 
-def _bench(work: _Work, asker: Asker, proof: Proof, scores: Scores) -> tuple[Bench | None, list[Said]]:
+def _bench(work: Work, asker: Asker, proof: Proof, scores: Scores) -> tuple[Bench | None, list[Said]]:
     """What every judge called, and what it said; None without judges."""
     tables = work.config.judges
     if not tables:
@@ -333,13 +242,14 @@ def _bench(work: _Work, asker: Asker, proof: Proof, scores: Scores) -> tuple[Ben
     student, teacher = proof.systems["student"], proof.systems["teacher"]
     pairs = pairs_of(work.questions, student.answers, teacher.answers, proof.gold_N)
     found = [ask_judge(asker, name, table, pairs) for name, table in tables.items()]
-    items = items_of(pairs, (scores.gold["student"], scores.gold["teacher"]) if proof.with_gold_G.size else None)
+    gold = (scores.gold["student"], scores.gold["teacher"]) if proof.with_gold_G.size else None
+    items = items_of(pairs, gold, work.people.preferences)
     models = {role: proof.systems[role].label for role in ("teacher", "student")}
     named = [replace(calls, name=judge_label(calls.name, tables[calls.name])) for calls, _ in found]
     return Bench(items, tuple(named), models), [said for _, said in found]
 
 
-def _results(work: _Work, proof: Proof, scores: Scores) -> dict[str, Any]:
+def _results(work: Work, proof: Proof, scores: Scores) -> dict[str, Any]:
     """`prove/results.json`."""
     held = controls(proof, scores)
     missing = [row["words"] for row in held if not row["there"]]
@@ -362,7 +272,7 @@ def _results(work: _Work, proof: Proof, scores: Scores) -> dict[str, Any]:
     }
 
 
-def _score_rows(work: _Work, proof: Proof, scores: Scores) -> list[dict[str, Any]]:
+def _score_rows(work: Work, proof: Proof, scores: Scores) -> list[dict[str, Any]]:
     """`prove/scores.jsonl`: every score of every item."""
     return [
         {
@@ -387,7 +297,7 @@ def _ppm(found: Scored, at: int) -> int:
     return round(1e6 * found.scores[at].value)
 
 
-def _report(work: _Work, gate: ProofGate, proved: Done) -> dict[str, Any]:
+def _report(work: Work, gate: ProofGate, proved: Done) -> dict[str, Any]:
     """`evidence.json` and the page; computes no statistic."""
     run = work.run
 

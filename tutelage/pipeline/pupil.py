@@ -1,7 +1,7 @@
 """The student's folder before training, as the run file wants it, and after, as people use it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from tutelage.canon import digest_file
 from tutelage.errors import ConfigError, TermsError
 from tutelage.jsonl import pretty, write_whole, writing
+from tutelage.models.quiet import quiet_transformers
 from tutelage.pipeline.gate import release
 from tutelage.pipeline.gate_training import TrainingGate, base_in, teacher_in
 from tutelage.pipeline.talks import BEFORE, SOURCES
@@ -23,7 +24,7 @@ from tutelage.terms.lineage import IN_FOLDER
 from tutelage.train.checkpoint import load_weights
 from tutelage.train.examples import end_of_turn_ids
 from tutelage.train.lora import merge
-from tutelage.train.student import load_base, load_student, quiet_transformers
+from tutelage.train.student import load_base, load_student, require_layers
 from tutelage.train.students import StudentSpec, shaped
 from tutelage.training_config import TrainingConfig
 
@@ -35,6 +36,8 @@ def make_pupil(config: TrainingConfig, source: Path, texts: Sequence[str], out: 
     are no tokens, and differ from model to model. Raises `ConfigError` for what does not fit, or a template that is missing
     or ends no turn."""
     table = config.student
+    if table.start == "pruned" and table.layers is not None:
+        require_layers(source, table.layers)
     model, tokenizer = load_base(source)
     if table.template is not None:
         tokenizer.chat_template = table.template
@@ -74,10 +77,16 @@ def _fit_head(model: Any, tokens: int) -> None:
 
 
 def ship_pupil(
-    config: TrainingConfig, gate: TrainingGate, folder: Path, extras: Path, facts: dict[str, Any]
+    config: TrainingConfig,
+    gate: TrainingGate,
+    folder: Path,
+    extras: Path,
+    facts: dict[str, Any],
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Writes `student/`: trained weights (adapters added), tokenizer, template and generation_config as they were, card, notices
-    and lineage. Raises `TermsError` when a condition of the terms is not met by what would be handed on."""
+    and lineage; `say` is told where an earlier student went. Raises `TermsError` when a condition of the terms is not met by
+    what would be handed on."""
     model, _ = load_student(folder / BEFORE)
     model = with_adapters(config, model)
     own = dict(model.named_parameters())
@@ -91,7 +100,9 @@ def ship_pupil(
     write_whole(extras / IN_FOLDER, pretty(replace(gate.gate.lineage, artefact=config.run.name).to_json()))
     card = training_card(_told(config, folder, facts), displays)
     with quiet_transformers():
-        ship(model, folder / BEFORE, card, extras, folder / "student")
+        kept = ship(model, folder / BEFORE, card, extras, folder / "student")
+    if kept is not None:
+        say(f"ship: the student that was here is kept as {kept.name}")
     files = tuple(path.relative_to(folder / "student").as_posix() for path in (folder / "student").rglob("*"))
     if broken := unmet(obligations(conditions), release(config, card, files)):
         raise TermsError(f"the student may not be handed on like this: {broken[0]}", fix="; ".join(broken))

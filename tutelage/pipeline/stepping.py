@@ -116,14 +116,14 @@ def signals(config: TrainingConfig, method: Method, run: Run, data: Done, made: 
         kind = kind_of(config.method, method.signal, teacher)
         identity = identity_of(config, kind, teacher.digest, pupil, every)
         size = size_of(every, teacher.model, pupil.tokens, kind)
-        run.progress.say(f"signals: {kind.name}, about {size / 1e6:,.1f} MB on the disk")
+        run.progress.say(f"signals: {kind.name}, about {size_in_words(size)} on the disk")
         if (out / "cache.json").exists() and identity_in(out)["identity"] != identity.described():
             shutil.rmtree(out)  # of another try, with another teacher, template or kind
         with SignalWriter(out, identity) as writer:
             capture(every, teacher.model, pupil.tokens, writer, run.progress, config.run.seed, run.stop)
         facts = {"positions": writer.positions, "bytes": writer.bytes, "expected_bytes": size}
         run.progress.say(
-            f"signals: {writer.bytes / 1e6:,.1f} MB, {writer.bytes / writer.positions:.1f} bytes a position"
+            f"signals: {size_in_words(writer.bytes)}, {writer.bytes / writer.positions:.1f} bytes a position"
         )
         return facts | seen
 
@@ -176,6 +176,14 @@ def rendered(config: TrainingConfig, run: Run, pupil: Reader, sides: Sides) -> R
     tokens, (train, judge) = sum(len(one.targets) for one in parts[0].examples), (len(part.examples) for part in parts)
     run.progress.say(f"look: {train:,} conversations with {tokens:,} tokens of answers, {judge:,} to judge by{left}")
     return Rows(parts[0].examples, parts[1].examples, dropped)
+
+
+def size_in_words(size_bytes: int) -> str:
+    """48,312 → "48.3 kB": in a unit that shows it."""
+    if size_bytes < 1_000:
+        return f"{size_bytes} bytes"
+    unit, name = (1e6, "MB") if size_bytes >= 1_000_000 else (1e3, "kB")
+    return f"{size_bytes / unit:,.1f} {name}"
 
 
 def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_signals: bool, track: str) -> Facts:

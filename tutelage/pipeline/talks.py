@@ -24,11 +24,13 @@ QUESTIONS, ANSWERS = Path("data") / "questions.jsonl", Path("collect") / "exchan
 
 def is_recorded(folder: Path) -> bool:
     """Whether a folder of answers is one of `tutelage collect`, asked under a verdict on their terms. Raises `ConfigError` when
-    it holds no answers, or those to label questions."""
+    there is no such folder, or it holds no answers, or those to label questions."""
+    fix = "data.collected names a folder that `tutelage collect` made"
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "is not there"
+        raise ConfigError(f"data.collected = {str(folder)!r} {problem}", fix=f"{fix}; it counts from where you are")
     if not (folder / "store").is_dir():
-        raise ConfigError(
-            f"{folder} holds no answers", fix="data.collected names a folder that `tutelage collect` made"
-        )
+        raise ConfigError(f"{folder} holds no answers", fix=fix)
     if not (folder / "ledger" / "log.jsonl").exists():
         return False
     if not all((folder / file).exists() for file in (QUESTIONS, ANSWERS)):

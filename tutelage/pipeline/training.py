@@ -55,10 +55,11 @@ def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
 
     if track:
         tracker(track)  # what is missing is told now
+    digest = _require_inputs(config)
     _open(config, run)
     gate = _check(config, run)
     method = method_of(config)
-    data = _data(config, run)
+    data = _data(config, run, digest)
     made = _student(config, run, data)
     captured = signals(config, method, run, data, made)
     trained = train(config, method, run, data, made, captured, track)
@@ -66,6 +67,18 @@ def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
     _ship(config, gate, run, made, trained, told)
     facts = {**made.facts, **trained.facts}
     return Trained(*(facts[name] for name in Trained._fields))
+
+
+def _require_inputs(config: TrainingConfig) -> str:
+    """The digest of the data. Raises `DataError`, `ConfigError` and `ResourceError` for what the run file names and is not there,
+    before the licence of anything is judged; nothing is fetched."""
+    table = config.data
+    digest = _digest_of_data(Path(table.path or table.collected or ""), is_file=table.path is not None)
+    weights = [base_in(config), *([teacher_in(config)] if config.teacher is not None else [])]
+    for one in weights:
+        if one.folder is not None:
+            one.fetch()
+    return digest
 
 
 def _open(config: TrainingConfig, run: Run) -> None:
@@ -102,7 +115,7 @@ def _check(config: TrainingConfig, run: Run) -> TrainingGate:
     return gate
 
 
-def _data(config: TrainingConfig, run: Run) -> Done:
+def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
     """The data stage: every conversation once, with the side of the split it is on, and whose words they are."""
     table = config.data
     path = Path(table.path or table.collected or "")
@@ -136,7 +149,6 @@ def _data(config: TrainingConfig, run: Run) -> Done:
         counts = {"train": len(parts.train), "validation": len(parts.validation), "groups": parts.groups}
         return {**counts, "repeated": found.repeated, "bad_rows": [row.line for row in found.bad]}
 
-    digest = _digest_of_data(path, is_file=table.path is not None)
     settings = table.model_dump(mode="json", exclude={"path", "collected", "accepted_risk", "max_tokens"})
     settings |= {"seed": config.run.seed, "collected": table.collected is not None}
     if table.path or not is_recorded(path):
@@ -213,7 +225,7 @@ def _ship(config: TrainingConfig, gate: TrainingGate, run: Run, made: Done, trai
 
         extras = scratch / "extras"
         shutil.rmtree(extras, ignore_errors=True)
-        return ship_pupil(config, gate, folder, extras, made.facts | trained.facts)
+        return ship_pupil(config, gate, folder, extras, made.facts | trained.facts, run.progress.say)
 
     table = {
         "name": config.run.name,

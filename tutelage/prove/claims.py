@@ -4,11 +4,14 @@ from typing import Any
 
 from tutelage.config import RunConfig
 from tutelage.records import Claim
-from tutelage.stats.equivalence import non_inferiority
+from tutelage.stats import equivalence
 from tutelage.stats.interval import Interval
 from tutelage.stats.power import non_inferiority_power
 
-TEST = "paired non-inferiority: lower limit of Tango's score interval above -margin"
+TEST = (
+    "paired difference, by inclusion of its interval (Tango's score interval from 20 discordant items, exact below): "
+    "EQUIVALENT inside plus and minus the margin, NON-INFERIOR above minus the margin, INFERIOR below it"
+)
 
 
 def declare(config: RunConfig, declared_on: str) -> Claim:
@@ -27,7 +30,7 @@ def declare(config: RunConfig, declared_on: str) -> Claim:
 
 
 def power(config: RunConfig) -> float:
-    """Chance of NON-INFERIOR if the expectations in the run file hold."""
+    """Chance of NON-INFERIOR or EQUIVALENT if the expectations in the run file hold."""
     claim = config.claim
     return non_inferiority_power(
         config.data.held_out, claim.margin, claim.expected_difference, claim.expected_discordance, claim.level
@@ -35,7 +38,8 @@ def power(config: RunConfig) -> float:
 
 
 def verdict(interval: Interval, margin: float) -> dict[str, Any]:
-    """The interval of student − teacher and what it means at the margin."""
+    """The interval of student − teacher and the strongest verdict that it shows at the margin. Raises `ConfigError` for a
+    margin that is no proportion above 0: of the wrong sign, NaN, or in points."""
     return {
         "ci_low": interval.low,
         "ci_high": interval.high,
@@ -43,5 +47,5 @@ def verdict(interval: Interval, margin: float) -> dict[str, Any]:
         "method": interval.method,
         "n": interval.n,
         "margin": margin,
-        "verdict": str(non_inferiority(interval, margin)),
+        "verdict": str(equivalence.verdict(interval, margin)),
     }

@@ -4,7 +4,7 @@ Shape legend: N items, L labels.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,13 +37,15 @@ class Answers:
 @dataclass(frozen=True, slots=True)
 class Questions:
     """How to question one model: the messages for a text, the request's parameters, the signal it gives, how many at
-    once, and the CPU-seconds its server has used so far (None for a server that is not ours)."""
+    once, the CPU-seconds its server has used so far (None for a server that is not ours), and which time (`draw`) it is
+    asked: a question asked again is another request."""
 
     messages: Callable[[TaskTable, str], tuple[Message, ...]]
     params: dict[str, Any]
     signal: str
     concurrency: int
     cpu_s: Callable[[], float] | None
+    draw: int = 0
 
 
 def observe(
@@ -53,6 +55,7 @@ def observe(
     too. Raises what `ask` raises."""
     endpoint = asking.model.endpoint
     requests = [label_request(endpoint, how.messages(task, prompt.text), how.params, purpose) for prompt in prompts]
+    requests = [replace(request, draw=how.draw) for request in requests]
     before_s = how.cpu_s() if how.cpu_s else 0.0
     answered_before = asking.answered
     try:

@@ -32,7 +32,7 @@ def write_notices(
     """
     owed = obligations(conditions)
     copies = licence_copies(owed.copies, licence_files, load_registry())
-    write_whole(folder / NOTICE, _notice(together, owed).encode())
+    write_whole(folder / NOTICE, _notice(together, owed, bool(copies)).encode())
     write_whole(folder / TERMS, _terms(together, owed).encode())
     for name, text in copies.items():
         write_whole(folder / LICENCES / name, text)
@@ -94,7 +94,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _notice(together: Verdict, owed: Obligations) -> str:
+def _notice(together: Verdict, owed: Obligations, has_copies: bool) -> str:
     lines = [
         "NOTICE",
         "",
@@ -110,7 +110,8 @@ def _notice(together: Verdict, owed: Obligations) -> str:
     if asked := (*owed.notices, *owed.terms_passed_on, *owed.displays):
         lines += ["", "What these texts ask of whoever hands the weights on:", ""]
         lines += [f"- {one.entry}: {_shown(one.words)}" for one in asked]
-    return "\n".join([*lines, "", f"{TERMS} has the terms; {LICENCES}/ has the copies that go along.", ""])
+    copies = f"; {LICENCES}/ has the copies that go along" if has_copies else ""
+    return "\n".join([*lines, "", f"{TERMS} has the terms{copies}.", ""])
 
 
 def _terms(together: Verdict, owed: Obligations) -> str:

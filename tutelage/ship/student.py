@@ -4,10 +4,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tutelage.canon import digest_file, digest_of
 
-def ship(trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out: Path) -> None:
+
+def ship(trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out: Path) -> Path | None:
     """Writes the folder whole: built beside and renamed. `trained` is the model with its final weights, `card_text` the
-    README.md (`card.model_card`), `extras` a folder of what else goes along (`notices`)."""
+    README.md (`card.model_card`), `extras` a folder of what else goes along (`notices`).
+
+    A student of other weights that was there is kept beside it; returns where, None where there was none."""
     scratch = out.with_name(out.name + ".new")
     shutil.rmtree(scratch, ignore_errors=True)
     trained.save_pretrained(scratch)
@@ -19,5 +23,24 @@ def ship(trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out
     for path in scratch.rglob("*"):
         if path.is_file():
             path.chmod(0o644)
-    shutil.rmtree(out, ignore_errors=True)
+    kept = _set_aside(out, scratch)
     scratch.rename(out)
+    return kept
+
+
+def _set_aside(out: Path, new: Path) -> Path | None:
+    """Makes room for `new`. Weights are kept once: papers about the same ones are written again by the same run file."""
+    before = _weights(out)
+    kept = out.with_name(f"{out.name}.before-{digest_of(before).removeprefix('sha256:')[:8]}")
+    if before and before != _weights(new):
+        if kept.exists():
+            shutil.rmtree(out)
+        else:
+            out.rename(kept)
+        return kept
+    shutil.rmtree(out, ignore_errors=True)
+    return None
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    return {path.name: digest_file(path) for path in sorted(folder.glob("*.safetensors"))}

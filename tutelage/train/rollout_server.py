@@ -6,18 +6,17 @@ generation_config. The folder must be readable by the server under the same path
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiohttp
 import orjson
-from transformers.utils import logging
 
 from tutelage.errors import ConfigError, TeacherError
 from tutelage.hosts import outgoing_proxy
 from tutelage.jsonl import writing
+from tutelage.models.quiet import without_bars
 from tutelage.train.rollout import Rollout, check, context_tokens, end_ids, from_engine
 from tutelage.train.rollout_fast import merged_state
 
@@ -121,7 +120,7 @@ class Served(ABC):
         """Saves the weights (adapters merged) as safetensors and makes the server read them, forgetting what it had computed
         with others. Raises `StorageError`, or `TeacherError` when the server does not say that it did."""
         inner = model.get_base_model() if hasattr(model, "peft_config") else model
-        with writing(self._folder), _without_progress_bar():
+        with writing(self._folder), without_bars():  # a refresh comes every few seconds
             inner.save_pretrained(self._folder, state_dict=merged_state(model))
         self._reload()
 
@@ -230,15 +229,3 @@ class SglangRoller(Served):
             raise TeacherError(
                 f"{self._base_url} did not take the weights: {str(said)[:200]}", fix="see the server's log"
             )
-
-
-@contextmanager
-def _without_progress_bar() -> Iterator[None]:
-    """A refresh comes every few seconds."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

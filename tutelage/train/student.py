@@ -10,6 +10,8 @@ from typing import Any
 from tutelage.errors import ConfigError, ResourceError
 from tutelage.jsonl import writing
 from tutelage.models.gguf import no_collection
+from tutelage.models.layers import layer_count
+from tutelage.models.quiet import quiet_transformers
 
 # Text and end of turn for every message, in turns that need no names: a label question costs two tokens of frame.
 # The first token stays the base's start token, which its attention is used to finding there.
@@ -23,13 +25,11 @@ def make_student(source: Path, layers: int, template: str | None, labels: Sequen
     ones keep reading what they were trained to read. Raises `ConfigError` when the base has fewer layers, when two of the
     labels begin with the same token, or when its parts are not laid out as we know them.
     """
+    require_layers(source, layers)
     with quiet_transformers(), no_collection():
         base, tokenizer = _load_base(source)
         base_layers = base.config.num_hidden_layers
-        if layers > base_layers:
-            raise ConfigError(
-                f"student.layers = {layers}, but {source.name} has {base_layers}", fix=f"choose at most {base_layers}"
-            )
+        _require_at_most(layers, base_layers, source)
         settings: dict[str, Any] = {**base.config.to_dict(), "num_hidden_layers": layers}
         if settings.get("layer_types"):
             settings["layer_types"] = settings["layer_types"][:layers]
@@ -53,6 +53,19 @@ def make_student(source: Path, layers: int, template: str | None, labels: Sequen
         "base_parameters": base_parameters,
         "parameters": sum(parameter.numel() for parameter in student.parameters()),
     }
+
+
+def require_layers(source: Path, layers: int) -> None:
+    """Raises `ConfigError` when a base says, before its weights are read, that it has fewer layers."""
+    if (found := layer_count(source)) is not None:
+        _require_at_most(layers, found, source)
+
+
+def _require_at_most(layers: int, base_layers: int, source: Path) -> None:
+    if layers > base_layers:
+        raise ConfigError(
+            f"student.layers = {layers}, but {source.name} has {base_layers}", fix=f"choose at most {base_layers}"
+        )
 
 
 def load_base(source: Path) -> tuple[Any, Any]:
@@ -123,21 +136,6 @@ def _require_known_layout(student: Any, tokenizer: Any, labels: Sequence[str]) -
 def _own_template(tokenizer: Any) -> str:
     start = tokenizer.bos_token or ""
     return TEMPLATE.replace("{{ start }}", start).replace("end }}", f"'{tokenizer.eos_token}' }}}}")
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Any:
-    """Within: transformers shows no bars and tells of errors alone."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        logging.enable_progress_bar()
 
 
 def load_student(folder: Path, weights: Path | None = None) -> tuple[Any, Any]:

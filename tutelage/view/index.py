@@ -8,53 +8,24 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import orjson
 
 from tutelage.errors import StorageError, TutelageError
 from tutelage.store import segment
 from tutelage.view.facets import count_facets
 from tutelage.view.lineage import Lineage
 from tutelage.view.schema import open_index, remove_index, telling
-from tutelage.view.texts import SHOWN_CHARACTERS, answer_of, question_of, searched
+from tutelage.view.slices import MARK, Place, Slice
+from tutelage.view.talks import TALKS, TalkSlice, mark_of, talks_in
 
-_SPAN = 1 << 34  # a segment's examples are numbered from its number times this; a segment is far shorter
-_MARK = 71  # bytes of a digest: what tells that a segment is still the one that was read
+__all__ = ["Known", "Place", "ViewIndex"]
+
 _SLICE = 2000  # exchanges in one transaction; the first ones are few, since somebody waits for them
 _FIRST_SLICE = 200
 _COUNTED_EVERY_S = 3.0  # facets, while a store is being read
 _FIRST_WAIT_S = 2.0  # at most, for the first examples of a store that nobody looked at before
-_OURS = "tutelage"  # provider of our own student
-
-
-class Place(NamedTuple):
-    """Where an example lies: the number of its segment and the byte at which its line begins."""
-
-    segment: int
-    offset: int
-
-    @property
-    def id(self) -> int:
-        return self.segment * _SPAN + self.offset
-
-    @classmethod
-    def of_id(cls, number: int) -> "Place":
-        return cls(*divmod(number, _SPAN))
-
-    @classmethod
-    def parse(cls, text: str) -> "Place | None":
-        """`1.30242` → segment 1, byte 30242; None for anything else."""
-        number, dot, offset = text.partition(".")
-        digits = number.isascii() and offset.isascii() and number.isdecimal() and offset.isdecimal()
-        if not dot or not digits or len(number) > 9 or len(offset) > 10:
-            return None
-        return cls(int(number), int(offset))
-
-    def __str__(self) -> str:
-        return f"{self.segment}.{self.offset}"
 
 
 class Known(NamedTuple):
@@ -129,12 +100,14 @@ class ViewIndex:
             thread.join(10)
 
     def _segments(self) -> list[Path]:
-        return segment.paths(self.folder / "store")
+        """What examples are read from: the conversations of a training, then the store."""
+        return [*talks_in(self.folder), *segment.paths(self.folder / "store")]
 
     def _state(self) -> tuple[Any, ...]:
         """What tells that something changed: sizes of segments, sizes and times of what lineage is read from."""
         sizes = tuple((path.name, path.stat().st_size) for path in self._segments())
-        return sizes, tuple(Lineage(self.folder).files().items())
+        marks = tuple(mark_of(path) for path in talks_in(self.folder))
+        return sizes, marks, tuple(Lineage(self.folder).files().items())
 
     def _work(self) -> None:
         problem: TutelageError | None = None
@@ -158,7 +131,7 @@ class ViewIndex:
     def _opened(self) -> sqlite3.Connection:
         """The index, made anew when the segments are not those it was made from."""
         database = open_index(self.path, self.folder)
-        if _is_of(database, self.folder / "store"):
+        if _is_of(database, self.folder):
             return database
         database.close()
         remove_index(self.path)
@@ -185,14 +158,18 @@ def _quoted(path: Path) -> str:
     return quote(str(path.resolve()))
 
 
-def _is_of(database: sqlite3.Connection, store: Path) -> bool:
+def _is_of(database: sqlite3.Connection, folder: Path) -> bool:
     for number, offset, head, last, tail, _ in database.execute("SELECT * FROM segment").fetchall():
+        if number == TALKS:
+            if [head] != [mark_of(path) for path in talks_in(folder)]:
+                return False
+            continue
         try:
-            with segment.path_of(store, number).open("rb") as file:
-                if file.read(_MARK) != head:
+            with segment.path_of(folder / "store", number).open("rb") as file:
+                if file.read(MARK) != head:
                     return False
                 file.seek(last)
-                if file.read(_MARK) != tail or file.seek(0, 2) < offset:
+                if file.read(MARK) != tail or file.seek(0, 2) < offset:
                     return False
         except FileNotFoundError:
             return False
@@ -201,12 +178,13 @@ def _is_of(database: sqlite3.Connection, store: Path) -> bool:
 
 def _read_slice(database: sqlite3.Connection, path: Path) -> bool:
     """Adds the next exchanges of a segment; False when there is nothing more to read."""
-    number = segment.number_of(path)
+    is_talks = path.suffix == ".jsonl"
+    number = TALKS if is_talks else segment.number_of(path)
     start, examples = _read_to(database, number)
-    found = _Slice(number, start)
+    found = TalkSlice(path, start) if is_talks else Slice(number, start)
     most = _SLICE if examples else _FIRST_SLICE
     with path.open("rb", buffering=1 << 20) as file:
-        head = file.read(_MARK)
+        head = mark_of(path) if is_talks else file.read(MARK)
         file.seek(start)
         for line in file:
             if not line.endswith(b"\n"):
@@ -236,79 +214,3 @@ def _examples(database: sqlite3.Connection) -> int:
 def _read_to(database: sqlite3.Connection, number: int) -> tuple[int, int]:
     row = database.execute("SELECT offset, examples FROM segment WHERE number = ?", (number,)).fetchone()
     return row or (0, 0)
-
-
-class _Slice:
-    """Lines in a row of one segment, as rows of the index. It ends with a whole answer: body, request, exchange."""
-
-    def __init__(self, number: int, start: int) -> None:
-        self.number, self.at, self.end = number, start, start
-        self.last, self.tail = start, b""
-        self.examples: list[tuple[Any, ...]] = []
-        self.said: list[tuple[int, str, str]] = []
-        self.words: list[tuple[int, str, str]] = []
-        self.failures: dict[tuple[str, bool], int] = {}
-        self._body_at, self._request_at = -1, -1
-        self._request: dict[str, Any] = {}
-
-    def take(self, line: bytes, path: Path) -> None:
-        at, self.at = self.at, self.at + len(line)
-        kind, _, text = line[_MARK + 1 :].partition(b" ")
-        if not (line.startswith(b"sha256:") and text.startswith(b"{") and text.endswith(b"}\n")):
-            raise segment.damaged(path, at, "no record")
-        if kind == b"body":
-            self._body_at = at
-            return
-        try:
-            if kind == b"request":
-                self._request_at, self._request = at, orjson.loads(text)
-                return
-            if kind == b"exchange":
-                self._exchange(line, orjson.loads(text), at)
-            elif kind == b"failure":
-                value = orjson.loads(text)
-                key = str(value["reason"])[:500], bool(value["refused"])
-                self.failures[key] = self.failures.get(key, 0) + 1
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-            raise segment.damaged(path, at, f"{type(error).__name__} {error}"[:200]) from error
-        self.last, self.tail, self.end = at, line[:_MARK], self.at
-        self._body_at = -1
-
-    def _exchange(self, line: bytes, value: Mapping[str, Any], at: int) -> None:
-        if not self._request or self._request_at < 0:
-            raise ValueError("an exchange without its request")
-        model, usage = value["model"], value["usage"]
-        name = Place(self.number, at).id
-        question, answer = question_of(self._request), answer_of(value)
-        self.examples.append((
-            name, self._request_at, self._body_at,
-            bytes.fromhex(value["request_digest"][7:]), bytes.fromhex(line[7:_MARK].decode()),
-            str(value["role"]), str(self._request["purpose"]), str(model["model_asked"]), str(value["finish_reason"]),
-            str(value["origin"]), _who(model), int(value["price"]["cost_nusd"]),
-            int(usage["prompt_tokens"]) + int(usage["completion_tokens"]), str(value["asked_at"]),
-        ))  # fmt: skip
-        self.said.append((name, question[:SHOWN_CHARACTERS], answer[:SHOWN_CHARACTERS]))
-        self.words.append((name, *searched(self._request, value)))
-
-    def write(self, database: sqlite3.Connection) -> None:
-        columns = (
-            "id, request_offset, body_offset, address, digest, role, purpose, model, finish, origin, who, cost_nusd, "
-            "tokens, asked_at"
-        )
-        marks = ",".join("?" * 14)
-        database.executemany(f"INSERT INTO example ({columns}) VALUES ({marks})", self.examples)
-        database.executemany("INSERT INTO said VALUES (?, ?, ?)", self.said)
-        database.executemany("INSERT INTO words (rowid, question, answer) VALUES (?, ?, ?)", self.words)
-        for (reason, refused), count in self.failures.items():
-            database.execute(
-                """INSERT INTO failure VALUES (?, ?, ?) ON CONFLICT (reason, refused)
-                   DO UPDATE SET count = count + excluded.count""",
-                (reason, refused, count),
-            )
-
-
-def _who(model: Mapping[str, Any]) -> str:
-    """Which system of a run answered: our own models are served as `NAME-ROLE@DIGEST`, where NAME is the run's."""
-    if model["provider"] != _OURS:
-        return "teacher"
-    return "before" if str(model["model_asked"]).rpartition("@")[0].endswith("-before") else "student"

@@ -1,0 +1,136 @@
+"""What a proof begins with: its items, the task, and the claims in the log before anything is asked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from tutelage.canon import digest_bytes, digest_file, digest_of
+from tutelage.collect.items import Items, read_items, require_unseen
+from tutelage.config import PromptsTable
+from tutelage.errors import DataError
+from tutelage.jsonl import pretty, write_whole
+from tutelage.pipeline.run import Run
+from tutelage.pipeline.session import today
+from tutelage.proof_config import ItemsTable, ProofConfig
+from tutelage.prove.gold import gold_answers, read_gold
+from tutelage.prove.gold_file import Mode
+from tutelage.prove.open_claims import Planned, declare, planned_items
+from tutelage.prove.tasks.base import Task
+from tutelage.prove.tasks.catalogue import task_of
+from tutelage.records import Question
+
+
+class People(NamedTuple):
+    """What people decided with `tutelage label`: which answer they prefer, by item, what to say of it, the file's digest."""
+
+    preferences: dict[str, float]
+    warnings: tuple[str, ...]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One proof at work."""
+
+    config: ProofConfig
+    run: Run
+    task: Task
+    items: Items
+    planned: tuple[Planned, ...]
+    people: People
+
+    @property
+    def questions(self) -> list[Question]:
+        return [item.question for item in self.items.items]
+
+    @property
+    def purpose(self) -> str:
+        """The claims' own namespace: answers to other claims, or of a training, are never taken for these."""
+        return digest_of([{**one.claim.to_json(), "declared_on": ""} for one in self.planned])
+
+
+def opened_proof(config: ProofConfig, run: Run) -> Work:
+    """Items and task read, then configuration and claims into the log, before anything is asked."""
+    task = task_of(config.task.kind, config.task.options)
+    items, people = _read(config, task)
+    with_gold = sum(bool(item.gold) for item in items.items)
+    again = config.controls.again
+    counts = [planned_items(claim, len(items.items), with_gold, again) for claim in config.claims]
+    planned = [declare(config, task, claim, n, today()) for claim, n in zip(config.claims, counts, strict=True)]
+    planned = _as_declared(run, planned)
+    resolved = config.resolved()
+    for table in (resolved["items"], *resolved["systems"].values(), *resolved["judges"].values()):
+        for key in ("path", "gold_file", "prices", "lineage"):  # a record does not tell where things lie on a disk
+            if table.get(key):
+                table[key] = Path(table[key]).name
+    resolved["items"]["seen"] = [Path(name).name for name in config.items.seen]
+    file = pretty(resolved)
+    opened = {
+        "origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest_bytes(file),
+        "claims": [one.claim.to_json() for one in planned],
+        "claim_digests": [one.claim.digest for one in planned],
+        "power_ppm": [round(1e6 * one.power) for one in planned],
+    }  # fmt: skip
+    run.opened(opened, "prove")
+    write_whole(run.folder / "config.json", file)
+    _tell_power(config, run, planned)
+    for warning in people.warnings:
+        run.progress.say(f"gold: {warning}")
+    return Work(config, run, task, items, tuple(planned), people)
+
+
+def _read(config: ProofConfig, task: Task) -> tuple[Items, People]:
+    table = config.items
+    known = {"path", "format", "text", "system", "licence", "limit", "bad_rows"}
+    prompts = PromptsTable(**table.model_dump(include=known))
+    found, people = _by_people(table, read_items(Path(table.path), prompts, table.gold))
+    for at, item in enumerate(found.items, 1):
+        if item.gold:
+            try:
+                task.require_reference(item.gold)
+            except DataError as error:
+                raise DataError(f"{table.path}: gold of item {at}: {error.message}", fix=error.fix) from None
+    require_unseen(found.items, [*table.seen, *_trained_in(config)])
+    return found, people
+
+
+def _by_people(table: ItemsTable, found: Items) -> tuple[Items, People]:
+    """The items with the labels of `gold_file`, or what people prefer where it holds that."""
+    if table.gold_file is None:
+        return found, People({}, (), "")
+    path, names = Path(table.gold_file), [item.question.prompt_id for item in found.items]
+    gold = read_gold(path)
+    if gold.header.mode is Mode.PAIRS:
+        gold.require_drawn_from(names)
+        return found, People(gold.preferences("student"), gold.warnings, digest_file(path))
+    labels = gold_answers(path, names)
+    with_gold = tuple(replace(item, gold=labels.answers.get(item.question.prompt_id, "")) for item in found.items)
+    return replace(found, items=with_gold), People({}, labels.warnings, labels.digest)
+
+
+def _trained_in(config: ProofConfig) -> list[str]:
+    """The run folders around the students' weights: what is in them was trained on."""
+    folders = [Path(table.path).parent for table in config.systems.values() if table.path]
+    return sorted({str(folder) for folder in folders if (folder / "ledger").is_dir() and (folder / "data").is_dir()})
+
+
+def _as_declared(run: Run, planned: Sequence[Planned]) -> list[Planned]:
+    """A resumed run keeps the day on which its claims were said."""
+    core = [{**one.claim.to_json(), "declared_on": ""} for one in planned]
+    for entry in run.log.statements():
+        if entry.kind == "opened" and [{**one, "declared_on": ""} for one in entry.facts.get("claims", [])] == core:
+            days = [one["declared_on"] for one in entry.facts["claims"]]
+            return [
+                one._replace(claim=type(one.claim).from_json({**one.claim.to_json(), "declared_on": day}))
+                for one, day in zip(planned, days, strict=True)
+            ]
+    return list(planned)
+
+
+def _tell_power(config: ProofConfig, run: Run, planned: Sequence[Planned]) -> None:
+    """The chance of each claim, and what a chance of 80 % would take."""
+    for claim, one in zip(config.claims, planned, strict=True):
+        needs = f"{one.needed:,} items give 80 %" if one.needed else "no number of items gives 80 %: expect less loss"
+        power = f"power {one.power:.0%} with {one.claim.planned_n:,} items"
+        run.progress.say(f"claim: {claim.comparison}, margin {claim.margin:g}: {power}; {needs}")
