@@ -98,7 +98,8 @@ def test_an_example_knows_its_terms_and_its_proof(run: Path, tmp_path: Path) -> 
     proved = looking.example(one, listed(index, stage="prove", who="student", correct="wrong").rows[0].place)
     assert proved is not None
     assert proved[0].proof.startswith("student minus teacher")
-    assert proved[0].lineage["score"]["decided"]["student"] != proved[0].lineage["score"]["gold"]
+    said = {one.who: one.said for one in proved[0].lineage["score"]["outcomes"]}
+    assert said["student"] != proved[0].lineage["score"]["gold"]
     assert proved[0].terms == {"status": "", "digest": ""}  # our own model's
     assert abs(sum(c.probability for c in asked[0].steps[0].candidates) + asked[0].steps[0].tail - 1) < 1e-9
     assert looking.example(one, Place(1, 0)) is None

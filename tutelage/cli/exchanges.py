@@ -1,26 +1,32 @@
 """`tutelage export` and `tutelage import`: answers out of a run folder, and answers that others collected into one."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 
 def export_(
     folder: Path,
     *,
     out: Path,
-    form: Literal["prompt-completion", "messages"] = "prompt-completion",
+    form: Annotated[
+        Literal["prompt-completion", "messages", "inspect"], Parameter(name=["--form", "--format"])
+    ] = "prompt-completion",
     everything: bool = False,
 ) -> int:
-    """Write the answers of a run as one file in Hugging Face columns. Answers kept for the proof are left out.
+    """Write the answers of a run as one file in Hugging Face columns, without those kept for the proof; or a proof as
+    evaluation logs of Inspect, one a system.
 
     Parameters
     ----------
     folder
         The run folder.
     out
-        The file to write: .jsonl or .parquet.
+        The file to write: .jsonl or .parquet; for `inspect` the folder.
     form
-        One column `messages`, or the columns `prompt` and `completion`; `tools` and `metadata` come with both.
+        One column `messages`, or the columns `prompt` and `completion`; `tools` and `metadata` come with both. `inspect`: a
+        finished `tutelage prove`.
     everything
         Also answers that an earlier collection with other settings left in the folder.
     """
@@ -29,6 +35,8 @@ def export_(
     from tutelage.jsonl import read_lines
     from tutelage.store.store import Store
 
+    if form == "inspect":
+        return _export_inspect(folder, out)
     kind = out.suffix.lower().removeprefix(".")
     if kind not in ("jsonl", "parquet"):
         raise ConfigError(f"--out {out}: what should it be?", fix="let the name end in .jsonl or .parquet")
@@ -52,6 +60,14 @@ def export_(
     return 0
 
 
+def _export_inspect(folder: Path, out: Path) -> int:
+    from tutelage.pipeline.inspect_export import export_inspect
+
+    for path in export_inspect(folder, out):
+        print(path)
+    return 0
+
+
 def import_(
     file: Path,
     *,
@@ -66,7 +82,7 @@ def import_(
     Parameters
     ----------
     file
-        A .jsonl, .csv, .tsv or .parquet file with questions and answers.
+        A .jsonl, .csv, .tsv or .parquet file with questions and answers, or a .json log of Inspect.
     out
         The run folder to put them in.
     model

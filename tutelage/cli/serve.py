@@ -6,7 +6,7 @@ from pathlib import Path
 def serve(
     run: Path, *, host: str = "127.0.0.1", port: int = 8000, api_key_env: str | None = None, name: str | None = None
 ) -> int:
-    """Answer the OpenAI API with a run's student: /v1/chat/completions, /v1/models, /health.
+    """Answer the OpenAI API with a run's student: /v1/chat/completions, /v1/completions (scores texts), /v1/models, /health.
 
     Parameters
     ----------

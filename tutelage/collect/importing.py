@@ -1,7 +1,8 @@
 """Answers that somebody else collected, into a store: declared, unverified, and never as written by people.
 
 Nobody can check what model made them, so they say what the file or the person declares, and that it was declared. Columns
-are those of `exporting`, or the usual names of question and answer; docs/exchanges.md has them.
+are those of `exporting`, or the usual names of question and answer; docs/exchanges.md has them. A `.json` file is a log of
+Inspect (docs/interop.md).
 """
 
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import orjson
 
 from tutelage.canon import digest_bytes
 from tutelage.collect.draws import MAX_DRAW, Draws
+from tutelage.collect.inspected import inspect_rows
 from tutelage.collect.questions import (
     UnusableRow,
     conversation_of,
@@ -76,7 +78,8 @@ def import_file(
 
     Raises `DataError` before anything is stored: no such file, no usable row, or bad rows when `bad_rows` is "stop".
     """
-    form = format_of(path, file_format)
+    is_log = file_format is None and path.suffix.lower() == ".json"
+    form = None if is_log else format_of(path, file_format)
     checked = Imported()
     usable = sum(1 for _ in _answers(path, form, declared, secrets, checked))
     if checked.bad and (bad_rows == "stop" or not usable):
@@ -95,8 +98,10 @@ def import_file(
     return found
 
 
-def _answers(path: Path, form: FileFormat, declared: Declared, secrets: Secrets, found: Imported) -> Iterator[Answer]:
-    for row in rows_of(path, form):
+def _answers(
+    path: Path, form: FileFormat | None, declared: Declared, secrets: Secrets, found: Imported
+) -> Iterator[Answer]:
+    for row in inspect_rows(path) if form is None else rows_of(path, form):
         found.rows += 1
         try:
             yield answer_of(row, declared, secrets)

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible chat server around one local model."""
+"""An OpenAI-compatible server around one local model: it answers chats and scores texts."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,8 @@ from starlette.routing import Route
 from tutelage import __version__
 from tutelage.errors import ConfigError, DataError
 from tutelage.hosts import is_loopback
-from tutelage.models.hf import Generation, GenerationRequest, HFModel, PromptTooLong
+from tutelage.models.hf import Generation, GenerationRequest, HFModel, PromptTooLong, TokenEvent
+from tutelage.models.scoring import ScoreRequest, TextScores, check_text, encode
 from tutelage.records import Position, Usage
 from tutelage.serve.engine import Engine, EngineClosed, QueueFull, Ticket, Update
 from tutelage.wire.bodies import (
@@ -34,6 +35,7 @@ from tutelage.wire.bodies import (
     models_body,
     usage_chunk,
 )
+from tutelage.wire.completions import completion_response, parse_completion_request
 from tutelage.wire.requests import ChatRequest, parse_chat_request
 from tutelage.wire.values import WireError
 
@@ -76,6 +78,7 @@ def create_app(
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat.complete, methods=["POST"]),
+            Route("/v1/completions", chat.score, methods=["POST"]),
             Route("/v1/models", chat.list_models),
             Route("/v1/models/{name:path}", chat.show_model),
             Route("/health", _health),
@@ -162,6 +165,40 @@ class _Chat:
     async def complete(self, request: Request) -> Response:
         self._admit(request)
         job = self._accept(await _read_body(request))
+        ticket, updates = self._submit(job.request, streamed=job.asked.stream)
+        if job.asked.stream:
+            return StreamingResponse(_events(job, ticket, updates), 200, job.headers, "text/event-stream")
+        return await _whole(job, ticket, updates, request)
+
+    async def score(self, request: Request) -> Response:
+        """The log-probabilities of texts that are sent. All of a request are queued, or none."""
+        self._admit(request)
+        body = await _read_body(request)
+        with _as_refusals("prompt"):
+            asked = parse_completion_request(body)
+            self._known(asked.model)
+            texts = [encode(self._model, one) if isinstance(one, str) else one for one in asked.prompts]
+            for ids in texts:
+                check_text(self._model, ids)
+        waiting: list[tuple[Ticket, asyncio.Queue[Update]]] = []
+        try:
+            for ids in texts:
+                waiting.append(self._submit(ScoreRequest(ids, asked.logprobs, asked.with_next), streamed=False))
+            found = [await _first(updates, request) for _, updates in waiting]
+        finally:
+            for ticket, _ in waiting:
+                ticket.cancelled = True  # has no effect on a finished one
+        head = ResponseHead(f"cmpl-{secrets.token_hex(12)}", int(time.time()), asked.model, self._model.fingerprint)
+        first = [self._model.token_bytes.b64(ids[0]) for ids in texts]
+        scored = [update.positions for update in found if isinstance(update, TextScores)]
+        if len(scored) < len(texts):
+            raise _failure()
+        answer = completion_response(head, first, scored, asked)
+        return Response(answer, 200, {"x-request-id": head.response_id}, media_type=_JSON)
+
+    def _submit(
+        self, request: GenerationRequest | ScoreRequest, *, streamed: bool
+    ) -> tuple[Ticket, asyncio.Queue[Update]]:
         updates: asyncio.Queue[Update] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -169,7 +206,7 @@ class _Chat:
             with contextlib.suppress(RuntimeError):  # the loop is gone: so is the client
                 loop.call_soon_threadsafe(updates.put_nowait, update)
 
-        ticket = Ticket(job.request, deliver, streamed=job.asked.stream)
+        ticket = Ticket(request, deliver, streamed=streamed)
         try:
             self.engine.submit(ticket)
         except QueueFull:
@@ -178,9 +215,7 @@ class _Chat:
             raise refusal from None
         except EngineClosed:
             raise _Refusal(503, "the server is shutting down", "server_error") from None
-        if job.asked.stream:
-            return StreamingResponse(_events(job, ticket, updates), 200, job.headers, "text/event-stream")
-        return await _whole(job, ticket, updates, request)
+        return ticket, updates
 
     def _admit(self, request: Request) -> None:
         given = request.headers.get("authorization", "").encode()
@@ -194,8 +229,7 @@ class _Chat:
         return name
 
     def _accept(self, body: bytes) -> _Job:
-        kind = "invalid_request_error"
-        try:
+        with _as_refusals("messages"):
             asked = parse_chat_request(body)
             self._known(asked.model)
             ids = self._model.render(asked.messages)
@@ -209,18 +243,26 @@ class _Chat:
                 top_logprobs=asked.top_logprobs,
             )
             request = self._model.check(request)
-        except WireError as error:
-            raise _Refusal(400, f"{error.message} ({error.fix})", kind, param=error.param or None) from None
-        except PromptTooLong as error:
-            message = f"{error.message} ({error.fix})"
-            raise _Refusal(400, message, kind, param="messages", code="context_length_exceeded") from None
-        except DataError as error:
-            raise _Refusal(400, f"{error.message} ({error.fix})", kind, param="messages") from None
         head = ResponseHead(f"chatcmpl-{secrets.token_hex(12)}", int(time.time()), asked.model, self._model.fingerprint)
         headers = {"x-request-id": head.response_id}
         if asked.ignored:
             headers["x-tutelage-ignored"] = ", ".join(map(_header_word, asked.ignored[:_IGNORED_SHOWN]))
         return _Job(asked, request, head, headers)
+
+
+@contextlib.contextmanager
+def _as_refusals(prompt: str) -> Iterator[None]:
+    """Within: what is wrong with a request becomes HTTP 400. `prompt`: the field that holds the prompt."""
+    kind = "invalid_request_error"
+    try:
+        yield
+    except WireError as error:
+        raise _Refusal(400, f"{error.message} ({error.fix})", kind, param=error.param or None) from None
+    except PromptTooLong as error:
+        message = f"{error.message} ({error.fix})"
+        raise _Refusal(400, message, kind, param=prompt, code="context_length_exceeded") from None
+    except DataError as error:
+        raise _Refusal(400, f"{error.message} ({error.fix})", kind, param=prompt) from None
 
 
 async def _read_body(request: Request) -> bytes:
@@ -234,7 +276,19 @@ async def _read_body(request: Request) -> bytes:
 
 
 async def _whole(job: _Job, ticket: Ticket, updates: asyncio.Queue[Update], request: Request) -> Response:
-    """Wait for the answer or for the client to hang up, whichever is first."""
+    try:
+        update = await _first(updates, request)
+    finally:
+        ticket.cancelled = True  # has no effect on a finished one
+    if not isinstance(update, Generation):
+        raise _failure()
+    shown = job.shown(update.positions)
+    body = chat_response(job.head, update.text, update.finish_reason, shown, job.usage(update))
+    return Response(body, 200, job.headers, media_type=_JSON)
+
+
+async def _first(updates: asyncio.Queue[Update], request: Request) -> Update:
+    """Wait for an update or for the client to hang up, whichever is first. Raises `ClientDisconnect`."""
     answer = asyncio.ensure_future(updates.get())
     gone = asyncio.ensure_future(request.receive())  # the body is read: only a disconnect can come
     try:
@@ -242,15 +296,9 @@ async def _whole(job: _Job, ticket: Ticket, updates: asyncio.Queue[Update], requ
         if not answer.done():
             raise ClientDisconnect
     finally:
-        ticket.cancelled = True  # has no effect on a finished one
         gone.cancel()
         answer.cancel()
-    update = answer.result()
-    if not isinstance(update, Generation):
-        raise _failure()
-    shown = job.shown(update.positions)
-    body = chat_response(job.head, update.text, update.finish_reason, shown, job.usage(update))
-    return Response(body, 200, job.headers, media_type=_JSON)
+    return answer.result()
 
 
 async def _events(job: _Job, ticket: Ticket, updates: asyncio.Queue[Update]) -> AsyncIterator[bytes]:
@@ -265,6 +313,7 @@ async def _events(job: _Job, ticket: Ticket, updates: asyncio.Queue[Update]) -> 
                 yield b"data: " + error_body("the model failed; see the server's log", "server_error", None, None)
                 yield b"\n\n"
                 return
+            assert isinstance(update, TokenEvent)
             held += (update.position,)
             if update.text or update.finish_reason:
                 delta = {"content": update.text} if update.text else {}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tutelage.errors import TutelageError
 from tutelage.view.evidence import Evidence, evidence_of
-from tutelage.view.runs import Run, read_json
+from tutelage.view.runs import Run, outcome_of, read_json, stages_of
 
 _ABSENT = "—"
 
@@ -19,12 +19,13 @@ class Setting(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`same_items`: whether both proofs asked the same held-out prompts; None when one of them does
+    """`outcomes` as in the list of runs. `same_items`: whether both proofs asked the same held-out prompts; None when one of them does
     not say, or has no proof."""
 
     settings: list[Setting]
     same: int
     evidence: tuple[Evidence | None, Evidence | None]
+    outcomes: tuple[str, str]
     roles: list[str]
     same_items: bool | None
     problems: list[TutelageError]
@@ -39,7 +40,8 @@ def compare(left: Run, right: Run) -> Comparison:
     evidence = _evidence(left, problems), _evidence(right, problems)
     roles = list(dict.fromkeys(system.role for found in evidence if found for system in found.systems))
     same = None if None in evidence else _same_items(left, right)
-    return Comparison(settings, len(keys) - len(settings), evidence, roles, same, problems)
+    outcomes = tuple(outcome_of(stages_of(run.statements())) for run in (left, right))
+    return Comparison(settings, len(keys) - len(settings), evidence, (outcomes[0], outcomes[1]), roles, same, problems)
 
 
 def _evidence(run: Run, problems: list[TutelageError]) -> Evidence | None:
@@ -67,6 +69,7 @@ def flat(value: Any, prefix: str = "") -> dict[str, str]:
 def _same_items(left: Run, right: Run) -> bool | None:
     digests = []
     for run in (left, right):
-        outputs = [entry.outputs for entry in run.statements() if entry.stage == "data" and entry.kind == "statement"]
-        digests.append(outputs[-1].get("data/gold.json") if outputs else None)
+        done = {entry.stage: entry.outputs for entry in run.statements() if entry.kind == "statement"}
+        items = done.get("items", {}).get("data/items.jsonl")
+        digests.append(items or done.get("data", {}).get("data/gold.json"))
     return None if None in digests else digests[0] == digests[1]

@@ -1,12 +1,28 @@
 """What a proof found, as far as the viewer shows it. Runs of earlier versions are shown too: only what is printed here is
-asked of `evidence.json`, while `report.shape` asks for all that this version's report prints."""
+asked of `evidence.json`, while the reports ask for all that this version prints."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tutelage.errors import DataError
-from tutelage.report import plots, words
+from tutelage.report import plots, proof, words
 from tutelage.view.runs import EVIDENCE, Run, read_json
+
+
+_ABOUT = {"gold": "against the gold", "teacher": "in agreement with the teacher", "judge": "by a judge"}
+
+
+class Claim(NamedTuple):
+    """One claim, in words and as limits; `about` says what was compared. None where a judge may not speak."""
+
+    about: str
+    verdict: str
+    sentence: str
+    why: str
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+    margin: float
 
 
 class System(NamedTuple):
@@ -15,48 +31,46 @@ class System(NamedTuple):
     role: str
     label: str
     n: int
-    accuracy: float
-    ci_low: float
-    ci_high: float
+    score: float | None
+    ci_low: float | None
+    ci_high: float | None
     agreement: float | None
     cpu_s_per_query: float | None
 
 
-class Evidence(NamedTuple):
-    """The first claim, every system, what was spent, and the picture of training (SVG; empty without any steps)."""
+class Judge(NamedTuple):
+    """A judge by name, whether it may speak, and in words what speaks against it."""
 
-    verdict: str
-    sentence: str
+    name: str
+    is_usable: bool
+    reasons: str
+
+
+class Evidence(NamedTuple):
+    """The claims, every system, what was spent, controls that are missing, and the picture of training (SVG; empty without)."""
+
+    claims: tuple[Claim, ...]
+    metric: str
     gap: str
-    difference: float
-    ci_low: float
-    ci_high: float
-    margin: float
     spent_usd: float
     systems: tuple[System, ...]
+    judges: tuple[Judge, ...]
+    missing: tuple[str, ...]
     chart: str
+
+    @property
+    def verdict(self) -> str:
+        """Of every claim, in their order."""
+        return ", ".join(claim.verdict for claim in self.claims)
 
 
 def evidence_of(run: Run) -> Evidence | None:
-    """None before the proof, and for other kinds of folders, whose evidence has another shape. Raises `DataError` when it has
-    not what is shown here."""
-    found = read_json(run.folder / EVIDENCE) if run.kind == "run" else None
+    """None before the proof, and for folders without one. Raises `DataError` when it has not what is shown here."""
+    found = read_json(run.folder / EVIDENCE) if run.kind in ("run", "prove") else None
     if found is None:
         return None
     try:
-        claim, training = found["claims"][0], found["training"]
-        return Evidence(
-            str(claim["verdict"]),
-            _sentence(claim),
-            words.gap(claim),
-            float(claim["difference"]),
-            float(claim["ci_low"]),
-            float(claim["ci_high"]),
-            float(claim["margin"]),
-            float(found["cost"]["spent_usd"]),
-            tuple(_system(row) for row in found["systems"]),
-            plots.training_chart(training) if training["curve"] else "",
-        )
+        return _of_proof(found) if found.get("kind") == "proof" else _of_run(found)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise DataError(
             f"{run.folder / EVIDENCE} has not what is shown here: {error!r:.200}",
@@ -64,16 +78,66 @@ def evidence_of(run: Run) -> Evidence | None:
         ) from error
 
 
-def _system(row: Mapping[str, Any]) -> System:
-    optional = (None if row[name] is None else float(row[name]) for name in ("agreement", "cpu_s_per_query"))
-    numbers = (float(row[name]) for name in ("accuracy", "ci_low", "ci_high"))
-    return System(str(row["role"]), str(row["label"]), int(row["n"]), *numbers, *optional)
+def _of_run(found: Mapping[str, Any]) -> Evidence:
+    claim, training = found["claims"][0], found["training"]
+    return Evidence(
+        (_claim(claim, _sentence(claim), ""),),
+        "accuracy",
+        words.gap(claim),
+        float(found["cost"]["spent_usd"]),
+        tuple(_system(row, "accuracy") for row in found["systems"]),
+        (),
+        tuple(map(str, claim.get("missing_controls", ()))),
+        plots.training_chart(training) if training["curve"] else "",
+    )
+
+
+def _of_proof(found: Mapping[str, Any]) -> Evidence:
+    """Of an open task: several claims, scores that may be missing, judges."""
+    claims, gap = found["claims"], found["gap"]
+    if not claims:
+        raise ValueError("no claim")
+    recovered = None if gap is None else gap["recovered"]
+    return Evidence(
+        tuple(_claim(claim, proof.found(claim), _about(claim)) for claim in claims),
+        str(claims[0]["metric"]),
+        f"{words.DASH} not given" if recovered is None else words.percent(recovered),
+        float(found["cost"]["spent_usd"]),
+        tuple(_system(row, "score") for row in found["systems"]),
+        tuple(_judge(row) for row in found["judges"]),
+        tuple(map(str, found["missing_controls"])),
+        "",
+    )
+
+
+def _about(row: Mapping[str, Any]) -> str:
+    named = f" ({row['judge']})" if row["judge"] else ""
+    return _ABOUT.get(row["kind"], str(row["kind"])) + named
+
+
+def _claim(row: Mapping[str, Any], sentence: str, about: str) -> Claim:
+    limits = (_optional(row[name]) for name in ("difference", "ci_low", "ci_high"))
+    margin = f"margin {words.plain_points(row['margin'])}{words.NBSP}points"
+    why = str(row.get("why", ""))
+    return Claim(about, str(row["verdict"]), f"{sentence}; {margin}", why, *limits, float(row["margin"]))
+
+
+def _system(row: Mapping[str, Any], score: str) -> System:
+    numbers = (_optional(row[name]) for name in (score, "ci_low", "ci_high", "agreement", "cpu_s_per_query"))
+    return System(str(row["role"]), str(row["label"]), int(row["n"]), *numbers)
+
+
+def _judge(row: Mapping[str, Any]) -> Judge:
+    return Judge(str(row["judge"]), bool(row["gate"]["is_usable"]), "; ".join(map(str, row["reasons"])))
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _sentence(claim: Mapping[str, Any]) -> str:
     return (
-        f"Student {words.percent(claim['student'])} vs teacher {words.percent(claim['teacher'])} on "
+        f"student {words.percent(claim['student'])} vs teacher {words.percent(claim['teacher'])} on "
         f"{words.count(claim['n'])} held-out questions; difference {words.points(claim['difference'])}{words.NBSP}points, "
-        f"{words.level(claim['level'])} interval {words.points_range(claim['ci_low'], claim['ci_high'])}; margin "
-        f"{words.plain_points(claim['margin'])}{words.NBSP}points"
+        f"{words.level(claim['level'])} interval {words.points_range(claim['ci_low'], claim['ci_high'])}"
     )

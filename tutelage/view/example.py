@@ -116,6 +116,8 @@ def _verdicts(found: Any) -> list[Mapping[str, Any]]:
     try:
         if "together" in found:
             return [found["together"]]
+        if several := [one["together"] for one in found.values() if isinstance(one, Mapping) and "together" in one]:
+            return several  # of compared teachers, one each
         parts: Sequence[Any] = [found[name] for name in ("teacher", "data", "base") if name in found]
         parts = [*parts, *found.get("inherited", ())]
         reasons = [reason for part in parts for reason in part["reasons"]]
@@ -161,9 +163,17 @@ def _asked_by(entries: Sequence[Statement], stage: str) -> dict[str, str]:
 
 
 def _proof(entries: Sequence[Statement], purpose: str) -> str:
-    """The claim that an exchange was asked for, in words; empty when it was not."""
+    """The claims that an exchange was asked for, in words; empty when it was not."""
     for entry in entries:
-        if entry.kind == "opened" and entry.facts.get("claim_digest") == purpose:
-            claim = entry.facts.get("claim", {})
-            return f"{claim.get('comparison', '')}, declared {claim.get('declared_on', '')}"
+        if entry.kind != "opened":
+            continue
+        if entry.facts.get("claim_digest") == purpose:
+            return _claimed(entry.facts.get("claim", {}))
+        claims = entry.facts.get("claims", [])
+        if claims and digest_of([{**claim, "declared_on": ""} for claim in claims]) == purpose:
+            return "; ".join(map(_claimed, claims))
     return ""
+
+
+def _claimed(claim: Mapping[str, Any]) -> str:
+    return f"{claim.get('comparison', '')}, declared {claim.get('declared_on', '')}"

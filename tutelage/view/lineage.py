@@ -9,12 +9,15 @@ from typing import Any
 
 from tutelage.errors import DataError
 from tutelage.view.runs import read_json, read_rows
+from tutelage.view.scores import scored
+from tutelage.view.slices import SPAN
+from tutelage.view.talks import TO_TRAIN, TRAINED
 
-_PROMPTS, _QUESTIONS = "data/prompts.jsonl", "data/questions.jsonl"
+_PROMPTS, _QUESTIONS, _ITEMS = "data/prompts.jsonl", "data/questions.jsonl", "data/items.jsonl"
 _COLLECTED, _PROVED = "collect/exchanges.jsonl", "prove/exchanges.jsonl"
 _SELECTION, _DROPS = "curate/selection.json", "curate/drops.jsonl"
 _CONSUMED, _SCORES = "train/consumed.jsonl", "prove/scores.jsonl"
-FILES = (_PROMPTS, _QUESTIONS, _COLLECTED, _PROVED, _SELECTION, _DROPS, _CONSUMED, _SCORES)
+FILES = (_PROMPTS, _QUESTIONS, _ITEMS, _COLLECTED, _PROVED, _SELECTION, _DROPS, _CONSUMED, _SCORES)
 
 
 class Lineage:
@@ -44,12 +47,13 @@ class Lineage:
             return False
         database.execute("BEGIN IMMEDIATE")
         try:
-            for table in ("file", "prompt", "taken", "score"):
+            for table in ("file", "prompt", "taken", "proved", "score"):
                 database.execute(f"DELETE FROM {table}")
             database.execute(
-                """UPDATE example SET stage = '', prompt = '', fate = '', why = '', place = -1, correct = '', differs = ''
-                   WHERE stage != '' OR prompt != '' OR fate != ''"""
+                f"""UPDATE example SET who = maker, stage = '', prompt = '', fate = '', why = '', place = -1, correct = '',
+                    differs = '' WHERE id >= {SPAN} AND (stage != '' OR prompt != '' OR fate != '')"""
             )
+            database.execute(f"UPDATE example SET fate = ? WHERE id < {SPAN} AND fate = ?", (TO_TRAIN, TRAINED))
             for step in (self._prompts, self._asked, self._kept, self._taken, self._scored):
                 if stop.is_set():
                     break
@@ -80,11 +84,26 @@ class Lineage:
         database.executemany("INSERT OR IGNORE INTO prompt VALUES (?, ?, ?, ?)", rows)
         rows = ((row["prompt_id"], "train", row["source"], row["licence"]) for row in self._rows(_QUESTIONS))
         database.executemany("INSERT OR IGNORE INTO prompt VALUES (?, ?, ?, ?)", rows)
+        items = (
+            (row["prompt_id"], row.get("kind", "held out"), row["source"], row["licence"])
+            for row in self._rows(_ITEMS)
+        )
+        database.executemany("INSERT OR IGNORE INTO prompt VALUES (?, ?, ?, ?)", items)
 
     def _asked(self, database: sqlite3.Connection) -> None:
+        """Who was asked what: where a stage names its systems or candidates, their names; one answer may be of several."""
+        change = """UPDATE example SET prompt = :prompt, stage = :stage, who = CASE
+                      WHEN :who = '' OR (stage = :stage AND who = :who) THEN who
+                      WHEN stage = :stage THEN who || ', ' || :who ELSE :who END
+                    WHERE address = :address"""
         for stage, name in (("collect", _COLLECTED), ("prove", _PROVED)):
-            rows = ((stage, row["prompt"], _key(row["address"])) for row in self._rows(name))
-            database.executemany("UPDATE example SET stage = ?, prompt = ? WHERE address = ?", rows)
+            database.executemany(change, (_asked_row(stage, row) for row in self._rows(name)))
+        named = (_asked_row("prove", row) for row in self._rows(_PROVED) if "system" in row)
+        if database.executemany("INSERT OR IGNORE INTO proved VALUES (:prompt, :who, :address)", named).rowcount < 1:
+            database.execute(
+                """INSERT OR IGNORE INTO proved SELECT prompt, who, address FROM example WHERE stage = 'prove'
+                   ORDER BY id"""
+            )
 
     def _kept(self, database: sqlite3.Connection) -> None:
         selection = read_json(self.folder / _SELECTION)
@@ -104,30 +123,38 @@ class Lineage:
     def _taken(self, database: sqlite3.Connection) -> None:
         taken: dict[tuple[str, str], list[int]] = {}
         for step in self._rows(_CONSUMED):
-            for exchange, by_role in zip(step.get("exchanges", ()), step["loss_tokens"], strict=False):
+            names = step.get("exchanges", step.get("examples", ()))
+            for exchange, by_role in zip(names, step["loss_tokens"], strict=False):
                 for role, tokens in by_role.items():
                     one = taken.setdefault((exchange, role), [0, 0])
                     one[0] += tokens
                     one[1] += 1
         rows = ((_key(exchange), role, tokens, steps) for (exchange, role), (tokens, steps) in taken.items())
         database.executemany("INSERT INTO taken VALUES (?, ?, ?, ?)", rows)
+        database.execute(
+            f"UPDATE example SET fate = ? WHERE id < {SPAN} AND digest IN (SELECT digest FROM taken)", (TRAINED,)
+        )
 
     def _scored(self, database: sqlite3.Connection) -> None:
         verdicts, scores = [], []
         for place, row in enumerate(self._rows(_SCORES)):
-            if not {"teacher", "student"} <= row.get("decided", {}).keys():
+            found = scored(row)
+            if found is None:
                 continue  # another kind of proof
-            gold, decided, prompt = row["gold"], row["decided"], row["prompt"]
-            differs = decided["teacher"] != decided["student"]
-            right = {who: said == gold for who, said in decided.items()}
-            scores.append((place, prompt, gold, json.dumps(decided), right["teacher"], right["student"], differs))
-            for who in ("teacher", "student", "before"):
-                if who in right:
-                    said = "right" if right[who] else "wrong"
-                    verdicts.append((said, "differs" if differs else "agrees", prompt, who))
+            ppm = {one.who: one.gold_ppm for one in found.outcomes}
+            outcomes = json.dumps(found.outcomes)
+            scores.append((place, found.prompt, found.gold, outcomes, ppm["teacher"], ppm["student"], found.differs))
+            said = "differs" if found.differs else "agrees"
+            verdicts += [(one.mark, said, found.prompt, one.who) for one in found.outcomes]
         database.executemany("INSERT OR IGNORE INTO score VALUES (?, ?, ?, ?, ?, ?, ?)", scores)
-        change = "UPDATE example SET correct = ?, differs = ? WHERE prompt = ? AND who = ? AND stage = 'prove'"
+        change = """UPDATE example SET correct = ?, differs = ? WHERE stage = 'prove'
+                    AND address = (SELECT address FROM proved WHERE prompt = ? AND who = ?)"""
         database.executemany(change, verdicts)
+
+
+def _asked_row(stage: str, row: dict[str, Any]) -> dict[str, Any]:
+    who = str(row.get("system", row.get("teacher", "")))
+    return {"stage": stage, "prompt": row["prompt"], "who": who, "address": _key(row["address"])}
 
 
 def _key(digest: str) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tutelage.errors import TutelageError
 from tutelage.view import query
+from tutelage.view.candidates import comparison_of
 from tutelage.view.diff import Diff, word_diff
 from tutelage.view.evidence import evidence_of
 from tutelage.view.example import Example, read_example
@@ -14,7 +15,9 @@ from tutelage.view.index import Known, Place, ViewIndex
 from tutelage.view.live import is_held, progress
 from tutelage.view.runs import EVIDENCE, REPORT, Run, kind_of, own_file, read_json, stages_of, summary_of
 from tutelage.view.schema import cache_path
+from tutelage.view.talks import TALKS, Talk, read_talk
 from tutelage.view.texts import answer_of
+from tutelage.view.training import training_of
 
 WAIT_S = 0.25  # for the index, before a page says that it is not whole yet
 
@@ -63,6 +66,8 @@ class Looking:
             "known": known,
             "failures": refused,
             "evidence": evidence,
+            "compared": _tried(problems, lambda: comparison_of(run)),
+            "training": _tried(problems, lambda: training_of(run)),
             "sources": sources,
             "there": names,
             "live": progress(run, known) if begun else None,
@@ -71,14 +76,17 @@ class Looking:
             "problems": problems,
         }
 
-    def example(self, run: Run, place: Place) -> tuple[Example, tuple[Place | None, Place | None]] | None:
-        """An example and its neighbours; None when there is none. Raises as `read_example` does."""
+    def example(self, run: Run, place: Place) -> tuple[Example | Talk, tuple[Place | None, Place | None]] | None:
+        """An example and its neighbours; None when there is none. Raises as `read_example` and `read_talk` do."""
         index = self.index(run)
         index.refresh(WAIT_S)
         with index.reading() as database:
             lineage = query.lineage_of(database, place)
             beside = query.beside(database, place)
-        return None if lineage is None else (read_example(run, index, place, lineage), beside)
+        if lineage is None:
+            return None
+        is_talk = place.segment == TALKS
+        return (read_talk(run, place, lineage) if is_talk else read_example(run, index, place, lineage)), beside
 
     def pair(self, run: Run, number: int) -> tuple[query.PairRow, dict[str, Example], Diff | None, int] | None:
         """A held-out item, its answers by system, teacher and student compared, and the last item's number."""

@@ -20,6 +20,8 @@ from tutelage.view.index import Known, Place
 from tutelage.view.links import Links
 from tutelage.view.query import PAIRS, Filters, Listed, PairRow
 from tutelage.view.runs import Run, Stage, Summary
+from tutelage.view.scores import WHOLE, in_order
+from tutelage.view.talks import Talk
 from tutelage.view.texts import called
 
 WORDS_OF_FACETS = {
@@ -46,7 +48,8 @@ def runs_page(links: Links, summaries: Sequence[Summary]) -> str:
 
 def run_page(links: Links, run: Run, told: Mapping[str, Any]) -> str:
     """`told` is what `looking.run_facts` gives."""
-    chart = Markup(told["evidence"].chart if told["evidence"] else "")  # its text is escaped in `report.svg`
+    drawn = told["evidence"] or told["training"]
+    chart = Markup(drawn.chart if drawn else "")  # its text is escaped in `report.svg`
     return _render("run.html.j2", links, run=run, chart=chart, **told)
 
 
@@ -59,7 +62,9 @@ def examples_page(links: Links, run: Run, known: Known, filters: Filters, listed
     )  # fmt: skip
 
 
-def example_page(links: Links, run: Run, example: Example, beside: tuple[Place | None, Place | None]) -> str:
+def example_page(links: Links, run: Run, example: Example | Talk, beside: tuple[Place | None, Place | None]) -> str:
+    if isinstance(example, Talk):
+        return _render("talk.html.j2", links, run=run, talk=example, before=beside[0], after=beside[1])
     shown = {"positions": SHOWN_POSITIONS, "candidates": SHOWN_CANDIDATES}
     return _render("example.html.j2", links, run=run, example=example, before=beside[0], after=beside[1], shown=shown)
 
@@ -73,16 +78,18 @@ def pairs_page(
     limit: str = "",
 ) -> str:
     rows, total, pages, counts = found
+    systems = in_order(one.who for row in rows for one in row.outcomes)
     return _render(
         "pairs.html.j2", links, run=run, which=which, page=page, rows=rows, total=total, pages=pages, counts=counts,
-        kinds=PAIRS, limit=limit,
+        kinds=PAIRS, limit=limit, systems=systems,
     )  # fmt: skip
 
 
 def pair_page(
     links: Links, run: Run, row: PairRow, examples: Mapping[str, Example], diff: Diff | None, last: int
 ) -> str:
-    return _render("pair.html.j2", links, run=run, row=row, examples=examples, diff=diff, last=last)
+    answered = {who: examples[who] for who in in_order(examples)}
+    return _render("pair.html.j2", links, run=run, row=row, examples=answered, diff=diff, last=last)
 
 
 def compare_page(links: Links, left: Run, right: Run, found: Comparison) -> str:
@@ -123,7 +130,9 @@ def _environment() -> Environment:
         "money": money,
         "number": words.number,
         "percent": words.percent,
+        "plain_points": words.plain_points,
         "points": words.points,
+        "ppm": lambda value: words.percent(value / WHOLE),
         "role": words.role,
         "short": short,
         "usd": words.usd,

@@ -8,18 +8,19 @@ from urllib.parse import urlencode
 
 from tutelage.errors import ConfigError
 from tutelage.view.facets import FACETS, NONE, facets
-from tutelage.view.index import Place
+from tutelage.view.scores import Outcome
+from tutelage.view.slices import Place
 from tutelage.view.texts import fts_query
 
 PAGE = 50
-PAIRS = {"": "all", "differs": "student and teacher differ", "worse": "teacher right, student wrong",
-         "better": "student right, teacher wrong", "both-wrong": "both wrong"}  # fmt: skip
+PAIRS = {"": "all", "differs": "student and teacher differ", "worse": "student worse", "better": "student better",
+         "both-wrong": "both wrong"}  # fmt: skip
 _PAIRS_WHERE = {
     "": "1",
     "differs": "differs",
-    "worse": "teacher_right AND NOT student_right",
-    "better": "student_right AND NOT teacher_right",
-    "both-wrong": "NOT student_right AND NOT teacher_right",
+    "worse": "student_ppm < teacher_ppm",
+    "better": "student_ppm > teacher_ppm",
+    "both-wrong": "student_ppm = 0 AND teacher_ppm = 0",
 }
 
 
@@ -70,13 +71,17 @@ class Listed(NamedTuple):
 
 
 class PairRow(NamedTuple):
-    """A held-out item of the proof, and what each system decided."""
+    """A held-out item of the proof, and how each system did on it. `gold` is empty without one."""
 
     number: int
     prompt: str
     question: str
     gold: str
-    decided: dict[str, str]
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def by_name(self) -> dict[str, Outcome]:
+        return {one.who: one for one in self.outcomes}
 
 
 def page_of(given: Mapping[str, str]) -> int:
@@ -134,26 +139,32 @@ def list_pairs(database: sqlite3.Connection, which: str, page: int) -> tuple[lis
         for name, clause in _PAIRS_WHERE.items()
     }
     rows = database.execute(
-        f"""SELECT place, prompt, gold, decided, (SELECT question FROM said JOIN example ON example.id = said.id
+        f"""SELECT place, prompt, gold, outcomes, (SELECT question FROM said JOIN example ON example.id = said.id
               WHERE example.prompt = score.prompt AND stage = 'prove' ORDER BY who = 'teacher' DESC LIMIT 1)
             FROM score WHERE {where} ORDER BY place LIMIT ? OFFSET ?""",
         (PAGE, (page - 1) * PAGE),
     ).fetchall()
     total = counts.get(which, counts[""])
-    found = [PairRow(place + 1, prompt, text or "", gold, json.loads(said)) for place, prompt, gold, said, text in rows]
+    found = [PairRow(place + 1, prompt, text or "", gold, _outcomes(said)) for place, prompt, gold, said, text in rows]
     return found, total, max(1, -(-total // PAGE)), counts
 
 
 def pair_at(database: sqlite3.Connection, number: int) -> tuple[PairRow, dict[str, Place]] | None:
     """A held-out item by its number from 1, and which example each system's answer is; None when there is none."""
-    row = database.execute("SELECT prompt, gold, decided FROM score WHERE place = ?", (number - 1,)).fetchone()
+    row = database.execute("SELECT prompt, gold, outcomes FROM score WHERE place = ?", (number - 1,)).fetchone()
     if row is None:
         return None
-    prompt, gold, decided = row
+    prompt, gold, outcomes = row
     places = database.execute(
-        "SELECT who, min(id) FROM example WHERE prompt = ? AND stage = 'prove' GROUP BY who", (prompt,)
+        """SELECT proved.who, min(example.id) FROM proved JOIN example ON example.address = proved.address
+           WHERE proved.prompt = ? GROUP BY proved.who""",
+        (prompt,),
     ).fetchall()
-    return PairRow(number, prompt, "", gold, json.loads(decided)), {who: Place.of_id(name) for who, name in places}
+    return PairRow(number, prompt, "", gold, _outcomes(outcomes)), {who: Place.of_id(name) for who, name in places}
+
+
+def _outcomes(text: str) -> tuple[Outcome, ...]:
+    return tuple(Outcome(*one) for one in json.loads(text))
 
 
 def failures(database: sqlite3.Connection) -> list[tuple[str, bool, int]]:
@@ -173,7 +184,7 @@ def lineage_of(database: sqlite3.Connection, place: Place) -> dict[str, Any] | N
     found["taken"] = [{"role": role, "tokens": tokens, "steps": steps} for role, tokens, steps in taken.fetchall()]
     prompt = database.execute("SELECT kind, source, licence FROM prompt WHERE id = ?", (found["prompt"],)).fetchone()
     found["prompt_from"] = None if prompt is None else dict(zip(("kind", "source", "licence"), prompt, strict=True))
-    score = database.execute("SELECT place, gold, decided FROM score WHERE prompt = ?", (found["prompt"],)).fetchone()
+    score = database.execute("SELECT place, gold, outcomes FROM score WHERE prompt = ?", (found["prompt"],)).fetchone()
     is_proof = score is not None and found["stage"] == "prove"
-    found["score"] = {"number": score[0] + 1, "gold": score[1], "decided": json.loads(score[2])} if is_proof else None
+    found["score"] = {"number": score[0] + 1, "gold": score[1], "outcomes": _outcomes(score[2])} if is_proof else None
     return found

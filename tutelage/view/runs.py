@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.errors import ConfigError, DataError, StorageError, TutelageError
-from tutelage.records import NUSD_PER_USD, Statement
+from tutelage.records import NUSD_PER_USD, UNATS_PER_NAT, Statement
 
 REPORT, EVIDENCE = "report.html", "evidence.json"
+COMPARISON = "comparison.json"
+CONVERSATIONS, AUTHORS, METRICS = "data/conversations.jsonl", "data/authors.json", "train/metrics.jsonl"
 MOST_RUNS = 1000
-_LAST = {"run": "seal", "collect": "collect", "train": "ship"}  # the stage after which a folder is finished
+_LAST = {  # the stage after which a folder is finished
+    "run": "seal",
+    "collect": "collect",
+    "train": "ship",
+    "prove": "report",
+    "compare-teachers": "compare",
+}
 _OPENED_WITH = {"claim": "run", "comparison": "compare-teachers", "claims": "prove"}
 _VERIFY = "`tutelage verify` on the folder tells what differs; restore the file from a copy"
 
@@ -50,19 +58,26 @@ class Run:
         """Whether a proof tells item by item what the systems decided."""
         return (self.folder / "prove" / "scores.jsonl").exists()
 
+    @property
+    def examples_are(self) -> tuple[str, str]:
+        """What the run's examples are, one and several: a training has conversations, every other folder exchanges."""
+        is_training = (self.folder / CONVERSATIONS).exists()
+        return ("conversation", "conversations") if is_training else ("exchange", "exchanges")
+
     def statements(self) -> list[Statement]:
         return read_log(self.folder)
 
 
 class Summary(NamedTuple):
-    """One line of the list. `cost_usd` is None where nobody counted; `problem` is the error of a folder that cannot be read."""
+    """One line of the list. `outcome` is a verdict, a choice, or what training did; empty before there is one. `cost_usd` is
+    None where nobody counted; `problem` is the error of a folder that cannot be read."""
 
     run: Run
     kind: str
     state: str  # finished | begun | open
     stage: str  # the stage that is begun
     done: int
-    verdict: str
+    outcome: str
     cost_usd: float | None
     changed_at: str
     problem: TutelageError | None
@@ -153,19 +168,36 @@ def summary_of(run: Run) -> Summary:
         begun = next((stage.name for stage in reversed(stages) if not stage.is_done), "")
         done = [stage.name for stage in stages if stage.is_done]
         state = "finished" if not begun and _LAST.get(kind) in done else "begun" if begun else "open"
-        proved = next((stage.facts for stage in stages if stage.name == "prove" and stage.is_done), {})
         changed_at = entries[-1].ended_at if entries else ""
         return Summary(
-            run, kind, state, begun, len(done), str(proved.get("verdict", "")), _cost(run, stages), changed_at, None
-        )
+            run, kind, state, begun, len(done), outcome_of(stages), _cost(run, stages), changed_at, None
+        )  # fmt: skip
     except TutelageError as error:
         return Summary(run, "unreadable", "unreadable", "", 0, "", None, "", error)
+
+
+def outcome_of(stages: Sequence[Stage]) -> str:
+    """In a few words, from what the log keeps of the stages that are done; empty before there is any."""
+    facts = {stage.name: stage.facts for stage in stages if stage.is_done}
+    if (proved := facts.get("prove")) is not None:
+        verdicts = proved.get("verdicts")
+        found = verdicts if isinstance(verdicts, list) else [proved.get("verdict", "")]
+        return ", ".join(dict.fromkeys(map(str, found)))
+    if (compared := facts.get("compare")) is not None:
+        said = "recommended" if compared.get("is_shown") else "not shown; for now"
+        return f"{said} {compared.get('recommended', '')}"
+    trained = facts.get("train", {})
+    before, after = trained.get("before_objective_unats"), trained.get("objective_unats")
+    if isinstance(before, int) and isinstance(after, int):
+        return f"validation {before / UNATS_PER_NAT:.3f} → {after / UNATS_PER_NAT:.3f} nats"
+    return ""
 
 
 def _cost(run: Run, stages: Sequence[Stage]) -> float | None:
     """What the folder says was spent, in USD: the evidence, or else the collection's facts."""
     found = read_json(run.folder / EVIDENCE)
-    spent = found.get("cost", {}).get("spent_usd") if isinstance(found, dict) else None
+    cost = found.get("cost") if isinstance(found, dict) else None
+    spent = cost.get("spent_usd") if isinstance(cost, dict) else None
     if isinstance(spent, int | float):
         return float(spent)
     for stage in stages:

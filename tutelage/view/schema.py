@@ -21,7 +21,7 @@ CREATE TABLE example (
   id INTEGER PRIMARY KEY, request_offset INTEGER NOT NULL, body_offset INTEGER NOT NULL,
   address BLOB NOT NULL, digest BLOB NOT NULL,
   role TEXT NOT NULL, purpose TEXT NOT NULL, model TEXT NOT NULL, finish TEXT NOT NULL, origin TEXT NOT NULL,
-  who TEXT NOT NULL, cost_nusd INTEGER NOT NULL, tokens INTEGER NOT NULL, asked_at TEXT NOT NULL,
+  maker TEXT NOT NULL, who TEXT NOT NULL, cost_nusd INTEGER NOT NULL, tokens INTEGER NOT NULL, asked_at TEXT NOT NULL,
   stage TEXT NOT NULL DEFAULT '', prompt TEXT NOT NULL DEFAULT '', fate TEXT NOT NULL DEFAULT '',
   why TEXT NOT NULL DEFAULT '', place INTEGER NOT NULL DEFAULT -1,
   correct TEXT NOT NULL DEFAULT '', differs TEXT NOT NULL DEFAULT '');
@@ -34,10 +34,11 @@ CREATE TABLE failure (reason TEXT NOT NULL, refused INTEGER NOT NULL, count INTE
 CREATE TABLE taken (digest BLOB, role TEXT, tokens INTEGER NOT NULL, steps INTEGER NOT NULL, PRIMARY KEY (digest, role))
   WITHOUT ROWID;
 CREATE TABLE prompt (id TEXT PRIMARY KEY, kind TEXT NOT NULL, source TEXT NOT NULL, licence TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE score (place INTEGER PRIMARY KEY, prompt TEXT UNIQUE NOT NULL, gold TEXT NOT NULL, decided TEXT NOT NULL,
-                    teacher_right INTEGER NOT NULL, student_right INTEGER NOT NULL, differs INTEGER NOT NULL);
+CREATE TABLE proved (prompt TEXT, who TEXT, address BLOB NOT NULL, PRIMARY KEY (prompt, who)) WITHOUT ROWID;
+CREATE TABLE score (place INTEGER PRIMARY KEY, prompt TEXT UNIQUE NOT NULL, gold TEXT NOT NULL, outcomes TEXT NOT NULL,
+                    teacher_ppm INTEGER, student_ppm INTEGER, differs INTEGER NOT NULL);
 """
-_SHAPE = 2  # of what is put into them; raise it when old rows would mean something else
+_SHAPE = 3  # of what is put into them; raise it when old rows would mean something else
 VERSION = int.from_bytes(hashlib.sha256(f"{_SHAPE} {_TABLES}".encode()).digest()[:3])  # another one is made anew
 
 

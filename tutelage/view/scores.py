@@ -1,9 +1,12 @@
 """What a proof says of one held-out item: a label that was decided, or scores. Two kinds of `prove/scores.jsonl` in one shape."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from tutelage.report import words
+
 WHOLE = 1_000_000  # parts per million
+FIRST = ("teacher", "student", "before")  # of the systems of a proof, in this order; the others by name
 
 
 class Outcome(NamedTuple):
@@ -20,6 +23,14 @@ class Outcome(NamedTuple):
         """`right`, `in part`, `wrong`; empty without gold."""
         return "" if self.gold_ppm is None else mark_of(self.gold_ppm)
 
+    @property
+    def likeness(self) -> str:
+        """How far it says what the teacher says, in words; empty where nobody compared."""
+        if self.teacher_ppm is None:
+            return ""
+        named = {0: "unlike the teacher", WHOLE: "as the teacher"}
+        return named.get(self.teacher_ppm) or f"{words.percent(self.teacher_ppm / WHOLE)} as the teacher"
+
 
 class Scored(NamedTuple):
     """One item: its prompt, the gold (empty without), every system, and whether student and teacher differ."""
@@ -28,13 +39,6 @@ class Scored(NamedTuple):
     gold: str
     outcomes: tuple[Outcome, ...]
     differs: bool
-
-    def of(self, who: str) -> Outcome:
-        """Raises `KeyError` for a system that is not there."""
-        for one in self.outcomes:
-            if one.who == who:
-                return one
-        raise KeyError(who)
 
 
 def mark_of(gold_ppm: int) -> str:
@@ -46,7 +50,13 @@ def scored(row: Mapping[str, Any]) -> Scored | None:
     found = _labels(row) if "decided" in row else _open(row) if "scores" in row else None
     if found is None or not {"teacher", "student"} <= {one.who for one in found.outcomes}:
         return None
-    return found
+    order = in_order(one.who for one in found.outcomes)
+    return found._replace(outcomes=tuple(sorted(found.outcomes, key=lambda one: order.index(one.who))))
+
+
+def in_order(systems: Iterable[str]) -> list[str]:
+    """Names of systems as pages show them, each once."""
+    return sorted(set(systems), key=lambda who: (FIRST.index(who) if who in FIRST else len(FIRST), who))
 
 
 def _labels(row: Mapping[str, Any]) -> Scored:

@@ -1,5 +1,6 @@
 """Stretches of a segment as rows of the viewer's index, and how an example is named: by where it lies."""
 
+import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple

@@ -108,7 +108,7 @@ def _top(position: Position) -> dict[str, float]:
 
 
 def _spelled(raw: bytes) -> str:
-    """Text; bytes that are no whole characters as OpenAI spells them, so that two tokens never look alike."""
+    """Text; bytes that are no whole characters as OpenAI spells them, so that halves of characters can be told apart."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
