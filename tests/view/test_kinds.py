@@ -288,5 +288,7 @@ def test_marks_and_differences(teacher: int | None, student: int | None, alike: 
 
 
 def test_a_proof_without_teacher_or_student_has_no_pairs() -> None:
-    assert scored({"item": "i", "gold": "g", "scores": {"teacher": {"gold_ppm": 0, "teacher_ppm": 0, "read": ""}}}) is None
+    assert (
+        scored({"item": "i", "gold": "g", "scores": {"teacher": {"gold_ppm": 0, "teacher_ppm": 0, "read": ""}}}) is None
+    )
     assert scored({"prompt": "i", "something": "else"}) is None

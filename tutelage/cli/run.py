@@ -51,7 +51,7 @@ def demo(
     Parameters
     ----------
     full
-        The whole job: 6,000 questions to learn from, 4,500 held out (at most 25 minutes on 2 cores).
+        The whole job: 6,000 questions to learn from, 4,500 held out (about half an hour on 2 cores).
     quick
         A small check that everything works (at most 2 minutes); too small to prove much.
     out

@@ -85,8 +85,7 @@ class Lineage:
         rows = ((row["prompt_id"], "train", row["source"], row["licence"]) for row in self._rows(_QUESTIONS))
         database.executemany("INSERT OR IGNORE INTO prompt VALUES (?, ?, ?, ?)", rows)
         items = (
-            (row["prompt_id"], row.get("kind", "held out"), row["source"], row["licence"])
-            for row in self._rows(_ITEMS)
+            (row["prompt_id"], row.get("kind", "held out"), row["source"], row["licence"]) for row in self._rows(_ITEMS)
         )
         database.executemany("INSERT OR IGNORE INTO prompt VALUES (?, ?, ?, ?)", items)
 

@@ -55,7 +55,9 @@ def training_of(run: Run) -> Training | None:
         objective, text = (None if one is None else int(one) / UNATS_PER_NAT for one in before)
         if objective is not None:
             looks.insert(0, Look(0, objective, text))
-        return Training(plots.training_chart({"curve": curve, "chosen_step": kept}), len(rows), every, tuple(looks), kept)
+        return Training(
+            plots.training_chart({"curve": curve, "chosen_step": kept}), len(rows), every, tuple(looks), kept
+        )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{run.folder / METRICS} has not what is shown here: {error!r:.200}",
