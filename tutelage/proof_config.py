@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from tutelage.config import AcceptedRiskTable, BudgetTable, Count, RunTable, SamplingTable, Share, Table, TeacherTable
 
@@ -14,8 +14,8 @@ ROLES = (
     "plain",
     "checkpoint",
 )  # those that a proof gives a meaning; others stand beside
-PEOPLE = ("people", "programme", "teacher", "model")
 FEWEST_AGAIN = 500
+CRITERION_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")  # as a judge writes it in its last line
 
 
 class ItemsTable(Table):
@@ -26,7 +26,7 @@ class ItemsTable(Table):
     text: str | None = None  # column with the question; default: the usual names
     gold: str | None = None  # column with the gold answer; may be empty in some rows
     gold_file: str | None = None  # or decisions of `tutelage label`, for some of the items
-    gold_by: Literal["people", "programme", "teacher", "model"] = "people"  # who wrote the gold
+    gold_by: Literal["people", "programme", "teacher", "model"] | None = None  # who wrote the gold column
     system: str = ""  # a system message for questions that bring none
     licence: str  # under which you hold the items: "own", or an SPDX id
     limit: Count | None = None
@@ -38,6 +38,8 @@ class ItemsTable(Table):
     def _consistent(self) -> "ItemsTable":
         if self.gold is not None and self.gold_file is not None:
             raise ValueError("give one of gold (a column) and gold_file (decisions of `tutelage label`)")
+        if self.gold is not None and self.gold_by is None:
+            raise ValueError('say who wrote the gold: gold_by = "people", or "programme" where it was computed')
         if self.gold_by in ("teacher", "model"):
             raise ValueError(
                 f"gold_by = {self.gold_by!r}: what a model wrote is no gold; leave gold out and claim against the teacher"
@@ -80,6 +82,18 @@ class JudgeTable(TeacherTable):
     scale: int = Field(default=5, ge=2, le=10)  # of a rubric: 1 to so many
     max_tokens: Count = 256  # of one verdict
 
+    @field_validator("criteria")
+    @classmethod
+    def _can_be_marked(cls, criteria: dict[str, str]) -> dict[str, str]:
+        if not criteria:
+            raise ValueError("no criterion: give at least one, a name and what it means, or leave the table out")
+        for name, meaning in criteria.items():
+            if not CRITERION_NAME.fullmatch(name):
+                raise ValueError(f"{name!r:.60} is no name of a criterion: lower-case letters, digits, - and _, 40 at most")
+            if not meaning.strip():
+                raise ValueError(f"criterion {name!r} has no meaning: say in words what it asks for")
+        return criteria
+
 
 class ProofClaimTable(Table):
     """Declared before any answer is seen: student minus teacher, and how much worse the student may be."""
@@ -100,6 +114,10 @@ class ControlsTable(Table):
     """What a proof is held against; what is turned off is named in the verdict."""
 
     again: int = Field(default=FEWEST_AGAIN, ge=0)  # items that the teacher is asked a second time
+
+
+def _asked(table: TeacherTable) -> tuple[str | None, ...]:
+    return (table.resource, table.path, (table.url or "").rstrip("/"), table.model)
 
 
 class ProofConfig(Table):
@@ -125,10 +143,22 @@ class ProofConfig(Table):
                 raise ValueError(f"{name!r} is no name: letters, digits, - and _ only")
         if self.sampling.samples > 1:
             raise ValueError(f"sampling.samples = {self.sampling.samples}: a proof scores one answer to each item")
+        for key in ("tools_file", "schema_file"):
+            if getattr(self.sampling, key) is not None:
+                raise ValueError(
+                    f"sampling.{key} is for `tutelage collect`: an item brings its tools and schema itself"
+                )
+        if _asked(self.systems["teacher"]) == _asked(self.systems["student"]):
+            raise ValueError("systems.teacher and systems.student are the same model: a proof compares two")
         for claim in self.claims:
             self._check(claim)
         if len({(claim.comparison, claim.judge) for claim in self.claims}) < len(self.claims):
             raise ValueError("two claims compare the same: a claim is made once, with one margin")
+        levels = sorted({claim.level for claim in self.claims})
+        if len(levels) > 1:
+            raise ValueError(
+                f"claims at levels {', '.join(f'{level:g}' for level in levels)}: they are held together, so give all one level"
+            )
         return self
 
     def _check(self, claim: ProofClaimTable) -> None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.loopback import serving
+from tests.loopback import problem, serving
 from tests.loopback_sums import Adder, Referee
+from tests.pipeline.labelled_pairs import label_pairs
 from tutelage.canon import canonical
 from tutelage.cli.main import main
 from tutelage.ledger.verify import verify
@@ -26,6 +27,7 @@ question = "Does the small one add as well?"
 [items]
 path = "{path}"
 gold = "answer"
+gold_by = "programme"
 licence = "own"
 [task]
 kind = "number"
@@ -119,7 +121,7 @@ def test_a_claim_is_declared_asked_scored_and_judged(tmp_path: Path, models: Mod
     assert not verify(run).findings
 
 
-def test_running_again_asks_nothing_and_a_new_claim_asks_anew(tmp_path: Path, models: Models) -> None:
+def test_running_again_asks_nothing_and_other_settings_ask_anew(tmp_path: Path, models: Models) -> None:
     run_file, run = write(tmp_path, models, rows(40)), tmp_path / "run"
     assert prove(run_file, "--out", run) == 0
     asked = [model.asked for model in models]
@@ -128,8 +130,12 @@ def test_running_again_asks_nothing_and_a_new_claim_asks_anew(tmp_path: Path, mo
     assert [model.asked for model in models] == asked
     assert prove(run_file, "--out", run, "--set", "items.limit=30") == 0
     assert evidence_of(run)["run"]["items"] == 30
-    assert [model.asked for model in models] == [140, 70, 70]  # other claims: their own namespace
+    assert prove(run_file, "--out", run, "--set", 'run.question="And now?"') == 0
+    assert evidence_of(run)["run"]["question"] == "And now?"
+    assert [model.asked for model in models] == asked
     assert evidence_of(run)["looks"]["proofs"] == 2
+    assert prove(run_file, "--out", run, "--set", "sampling.max_tokens=17") == 0
+    assert [model.asked for model in models] == [160, 80, 80]
 
 
 def test_an_inferior_student_is_called_so(tmp_path: Path, models: Models) -> None:
@@ -143,7 +149,7 @@ def test_an_inferior_student_is_called_so(tmp_path: Path, models: Models) -> Non
 
 def test_a_claim_against_the_teacher_needs_no_gold(tmp_path: Path, models: Models) -> None:
     bare = [{"prompt": row["prompt"]} for row in rows()]
-    run_file = write(tmp_path, models, bare, **{'gold = "answer"': "", '"gold"': '"teacher"'})
+    run_file = write(tmp_path, models, bare, **{'gold = "answer"\ngold_by = "programme"': "", '"gold"': '"teacher"'})
     assert prove(run_file, "--out", tmp_path / "run") == 0
     (claim,) = evidence_of(tmp_path / "run")["claims"]
     assert claim["kind"] == "teacher"
@@ -160,13 +166,12 @@ def test_two_claims_are_held_together(tmp_path: Path, models: Models) -> None:
 
 
 def test_few_gold_answers_are_helped_by_the_teachers(tmp_path: Path, models: Models) -> None:
-    models.student.share = 0.6
-    some = [row if at % 5 == 0 else {**row, "answer": None} for at, row in enumerate(rows(500))]
+    models.student.share, models.student.from_above = 0.6, True
+    some = [row if at % 2 == 0 else {**row, "answer": None} for at, row in enumerate(rows(500))]
     assert prove(write(tmp_path, models, some), "--out", tmp_path / "run") == 0
     (claim,) = evidence_of(tmp_path / "run")["claims"]
-    assert claim["method"].startswith("PPI++") and claim["n"] == 100
-    with_all = evidence_of(tmp_path / "run")["systems"]
-    assert {row["n"] for row in with_all} == {100}
+    assert claim["method"].startswith("PPI++") and claim["n"] == 250
+    assert {row["n"] for row in evidence_of(tmp_path / "run")["systems"]} == {250}
     assert claim["ci_low"] < -0.3 < claim["ci_high"]
 
 
@@ -180,7 +185,9 @@ def test_items_in_sessions_get_a_wider_interval(tmp_path: Path, models: Models) 
     ("change", "words"),
     [
         ({"margin__0.05": "margin = -0.05"}, "margin"),
-        ({'licence = "own"\n[task]': 'gold_by = "teacher"\nlicence = "own"\n[task]'}, "what a model wrote is no gold"),
+        ({'"programme"': '"teacher"'}, "what a model wrote is no gold"),
+        ({'gold_by = "programme"': ""}, "say who wrote the gold"),
+        ({"max_tokens = 16": 'max_tokens = 16\ntools_file = "t.json"'}, "an item brings its tools"),
         ({'kind = "number"': 'kind = "nombre"'}, "nombre"),
         ({'"gold"\nmargin': '"judge"\nmargin'}, "judges.NAME"),
         ({"systems.student": "systems.pupil"}, "systems.student is missing"),
@@ -259,7 +266,7 @@ def judged(folder: Path, models: Models, manner: str, items: list[dict[str, Any]
     """The evidence of a proof whose one claim rests on a judge of that manner; no item has gold."""
     bare = [{"prompt": row["prompt"]} for row in items]
     with serving(Referee(manner)) as judge:
-        run_file = write(folder, models, bare, **{'gold = "answer"': ""})
+        run_file = write(folder, models, bare, **{'gold = "answer"\ngold_by = "programme"': ""})
         text = run_file.read_text()
         run_file.write_text(text[: text.index("[[claims]]")] + JUDGE.format(url=judge.base_url))
         assert prove(run_file, "--out", folder / "run", "--set", "controls.again=0") == 0
@@ -311,16 +318,16 @@ def decided(path: Path, mode: Mode, choices: tuple[str, ...], items: list[str], 
 
 def test_labels_of_people_are_gold(tmp_path: Path, models: Models) -> None:
     bare = [{"prompt": row["prompt"]} for row in rows(60)]
-    first = write(tmp_path, models, bare, **{'gold = "answer"': "", '"gold"\n': '"teacher"\n'})
+    first = write(tmp_path, models, bare, **{'gold = "answer"\ngold_by = "programme"': "", '"gold"\n': '"teacher"\n'})
     assert prove(first, "--out", tmp_path / "run") == 0
     names = ids(tmp_path / "run")
     right = dict(zip(names, (f"{8 * at}" for at in range(60)), strict=True))
     drawn = {one: right[one] for one in draw(names, 40, 0)}
     gold = decided(tmp_path / "gold.jsonl", Mode.LABELS, tuple(drawn.values()), names, drawn)
-    second = write(tmp_path, models, bare, **{'gold = "answer"': f'gold_file = "{gold}"'})
+    second = write(tmp_path, models, bare, **{'gold = "answer"\ngold_by = "programme"': f'gold_file = "{gold}"'})
     assert prove(second, "--out", tmp_path / "second") == 0
     found = evidence_of(tmp_path / "second")
-    assert found["claims"][0]["method"].startswith("PPI++") and found["claims"][0]["n"] == 40
+    assert found["claims"][0]["method"].endswith("the gold items alone") and found["claims"][0]["n"] == 40
     assert found["provenance"]["with_gold"] == 40 and found["provenance"]["gold_by"] == "people"
 
 
@@ -330,7 +337,7 @@ def test_what_people_prefer_lets_a_judge_speak_that_order_alone_does_not(tmp_pat
     items = rows(200)
     bare = [{"prompt": row["prompt"]} for row in items]
     with serving(Referee("fair")) as judge:
-        run_file = write(tmp_path, models, bare, **{'gold = "answer"': ""})
+        run_file = write(tmp_path, models, bare, **{'gold = "answer"\ngold_by = "programme"': ""})
         text = run_file.read_text()
         run_file.write_text(text[: text.index("[[claims]]")] + JUDGE.format(url=judge.base_url))
         run = tmp_path / "run"
@@ -348,7 +355,7 @@ def test_what_people_prefer_lets_a_judge_speak_that_order_alone_does_not(tmp_pat
                 if getattr(models, name).reply(prompts[one]).endswith(f" {total}")
             ]
             preferred[one] = better[0] if len(better) == 1 else TIE
-        gold = decided(tmp_path / "pairs.jsonl", Mode.PAIRS, ("teacher", "student", TIE), names, preferred)
+        gold = label_pairs(run, tmp_path / "pairs.jsonl", preferred.__getitem__, len(preferred))
         run_file.write_text(
             run_file.read_text().replace('licence = "own"\n[task]', f'gold_file = "{gold}"\nlicence = "own"\n[task]')
         )
@@ -360,3 +367,60 @@ def test_what_people_prefer_lets_a_judge_speak_that_order_alone_does_not(tmp_pat
         or found["claims"][0]["verdict"] == "INFERIOR"
     )
     assert found["judges"][0]["gold_items"] == 150
+
+
+def test_two_addresses_under_one_name_are_refused(tmp_path: Path, models: Models, capsys: Any) -> None:
+    """Answers are named by model and route: the student's would be the teacher's."""
+    run_file = write(tmp_path, models, rows(20))
+    text = run_file.read_text().replace('model = "small"', 'model = "large"\nprovider = "own-proxy"')
+    run_file.write_text(text.replace('model = "large"\nlicence', 'model = "large"\nprovider = "own-proxy"\nlicence', 1))
+    assert prove(run_file, "--out", tmp_path / "run") == 2
+    assert "at two addresses" in capsys.readouterr().err
+    assert models.teacher.asked == 0
+
+
+def test_the_teacher_beside_itself_is_refused(tmp_path: Path, models: Models, capsys: Any) -> None:
+    run_file = write(tmp_path, models, rows(20), **{'model = "small"': 'model = "large"'})
+    run_file.write_text(run_file.read_text().replace(models.student.base_url, models.teacher.base_url))
+    assert prove(run_file, "--out", tmp_path / "run") == 2
+    assert "the same model" in capsys.readouterr().err
+
+
+def test_what_the_teacher_refuses_counts_for_nobody(tmp_path: Path, models: Models) -> None:
+    models.teacher.fault = lambda number, request: problem(400) if number in (30, 60) else None
+    run = tmp_path / "run"
+    assert prove(write(tmp_path, models, rows(150)), "--out", run) == 0
+    found = evidence_of(run)
+    by_role = {row["role"]: row for row in found["systems"]}
+    assert by_role["teacher"]["refused"] == 2
+    assert {row["n"] for row in found["systems"]} == {148} == {found["claims"][0]["n"]}
+    assert found["claims"][0]["left_out"] == 2
+    assert "2 items" in (run / "report.html").read_text()
+
+
+def test_an_answer_without_the_form_is_wrong_and_not_drawn_again(tmp_path: Path, models: Models) -> None:
+    schema = json.dumps({"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]})
+    items = [{"prompt": row["prompt"], "schema": schema, "answer": {"sum": 8 * at}} for at, row in enumerate(rows(40))]
+    run_file = write(tmp_path, models, items, **{'kind = "number"': 'kind = "json"'})
+    assert prove(run_file, "--out", tmp_path / "run") == 0
+    assert models.student.asked == 40
+    assert {row["score"] for row in evidence_of(tmp_path / "run")["systems"]} == {0.0}
+
+
+def test_sums_that_differ_in_a_sign_are_two_questions(tmp_path: Path, models: Models, capsys: Any) -> None:
+    trained = tmp_path / "trained.jsonl"
+    trained.write_text(json.dumps({"prompt": "What is 3 - 21?"}) + "\n")
+    seen = {'licence = "own"\n[task]': f'licence = "own"\nseen = ["{trained}"]\n[task]'}
+    assert prove(write(tmp_path, models, rows(20), **seen), "--out", tmp_path / "run") == 0
+    found = evidence_of(tmp_path / "run")
+    assert found["provenance"]["trained_on"] == 1
+    assert not any("items.seen" in words for words in found["missing_controls"])
+
+
+def test_sessions_in_some_rows_only_are_told_before_anybody_is_asked(
+    tmp_path: Path, models: Models, capsys: Any
+) -> None:
+    some = [{**row, **({"session": "a"} if at % 2 else {})} for at, row in enumerate(rows(20))]
+    assert prove(write(tmp_path, models, some), "--out", tmp_path / "run") == 2
+    assert "10 of 20 items name a session" in capsys.readouterr().err
+    assert models.teacher.asked == 0

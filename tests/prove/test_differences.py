@@ -5,11 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tutelage.errors import DataError
-from tutelage.prove.differences import Column, adjusted, difference_interval, mean_interval, p_of
+from tutelage.errors import ConfigError, DataError
+from tutelage.prove.differences import (
+    Column,
+    Shown,
+    difference_interval,
+    held_together,
+    mean_interval,
+    shown,
+)
 from tutelage.records import Decision
 from tutelage.stats.equivalence import verdict
 from tutelage.stats.exact import paired_difference
+from tutelage.stats.interval import Interval
 from tutelage.stats.paired import PairedTable
 
 
@@ -56,28 +64,75 @@ def test_unequal_items_are_refused() -> None:
     both=st.integers(30, 300), first=st.integers(0, 60), second=st.integers(0, 60), neither=st.integers(0, 40),
     margin=st.floats(0.01, 0.3),
 )  # fmt: skip
-def test_p_is_where_the_decision_turns(both: int, first: int, second: int, neither: int, margin: float) -> None:
+def test_p_is_where_what_is_shown_turns(both: int, first: int, second: int, neither: int, margin: float) -> None:
     table = PairedTable(both, first, second, neither)
 
-    def at(level: float):  # noqa: ANN202
-        return paired_difference(table, level)
+    def shows(level: float) -> Shown:
+        found = paired_difference(table, level)
+        no_worse = found.low > -margin
+        return Shown(no_worse, no_worse and found.high < margin, found.high < -margin)
 
-    decision = verdict(at(0.95), margin)
-    p = p_of(decision, at, margin)
-    if decision is Decision.INCONCLUSIVE:
-        assert p == 1.0
-    else:
-        assert p <= 0.05 * (1 + 1e-6)
-        if 1e-9 < p:
-            assert verdict(at(1.0 - p * 1.01), margin) is decision
+    p_of_each = shown(lambda level: paired_difference(table, level), margin)
+    assert p_of_each.no_worse <= p_of_each.within
+    for at, p in enumerate(p_of_each):
+        assert shows(0.95)[at] == (p <= 0.05) or abs(p - 0.05) < 1e-3
+        if 1e-9 < p < 0.99:
+            assert shows(1.0 - p * 1.01)[at]
             if p > 1e-11:
-                assert verdict(at(1.0 - p / 1.01), margin) is not decision
+                assert not shows(1.0 - p / 1.01)[at]
+
+
+def test_what_turns_into_more_at_a_lower_level_is_still_shown() -> None:
+    """At 95 % NON-INFERIOR, at 90 % EQUIVALENT: the p of "no worse" is not that of a verdict."""
+    half = {0.95: 0.06, 0.90: 0.05}
+
+    def at(level: float) -> Interval:
+        width = 0.06 - (0.95 - level) * (half[0.95] - half[0.90]) / 0.05
+        return Interval(0.05 - width, 0.05 + width, level, "made", 100)
+
+    assert verdict(at(0.95), 0.1) is Decision.NON_INFERIOR and verdict(at(0.89), 0.1) is Decision.EQUIVALENT
+    found = shown(at, 0.1)
+    assert found.no_worse < 1e-9
+    assert found.within == pytest.approx(0.1, rel=1e-3)
+    assert found.worse == 1.0
+
+
+def test_a_level_without_an_interval_shows_nothing() -> None:
+    def at(level: float) -> Interval:
+        if level > 0.999:
+            raise DataError("BCa breaks down", fix="fewer nines")
+        return Interval(0.0, 0.01, level, "made", 100)
+
+    assert shown(at, 0.1).within == pytest.approx(0.001, rel=1e-3)
+    with pytest.raises(ConfigError, match="margin"):
+        shown(at, 3.0)
 
 
 def test_holm_takes_back_what_stood_alone() -> None:
-    decisions = [Decision.NON_INFERIOR, Decision.INFERIOR, Decision.INCONCLUSIVE]
-    found = adjusted(decisions, [0.02, 0.001, 1.0], [0.95] * 3)
-    assert [decision for decision, _ in found] == [Decision.NON_INFERIOR, Decision.INFERIOR, Decision.INCONCLUSIVE]
-    found = adjusted(decisions, [0.03, 0.001, 1.0], [0.95] * 3)
-    assert [decision for decision, _ in found] == [Decision.INCONCLUSIVE, Decision.INFERIOR, Decision.INCONCLUSIVE]
-    assert [p for _, p in found] == pytest.approx([0.06, 0.003, 1.0])
+    claims = [Shown(0.02, 1.0, 1.0), Shown(1.0, 1.0, 0.001), Shown(0.4, 1.0, 0.9)]
+    stands = [Decision.INCONCLUSIVE, Decision.INFERIOR, Decision.INCONCLUSIVE]
+    found = held_together(claims, 0.95)
+    assert [decision for decision, _ in found] == stands
+    assert [p for _, p in found] == pytest.approx([0.06, 0.003, 0.8])
+    found = held_together([Shown(0.016, 1.0, 1.0), *claims[1:]], 0.95)
+    assert [decision for decision, _ in found] == [Decision.NON_INFERIOR, *stands[1:]]
+
+
+def test_an_equivalence_that_does_not_stand_beside_others_is_still_no_worse() -> None:
+    claims = [Shown(0.0001, 0.04, 1.0), Shown(0.001, 1.0, 1.0)]
+    found = held_together(claims, 0.95)
+    assert [decision for decision, _ in found] == [Decision.NON_INFERIOR] * 2
+    assert found[0][1] == pytest.approx(0.0002)
+    assert held_together([Shown(0.0001, 0.02, 1.0), claims[1]], 0.95)[0] == (Decision.EQUIVALENT, pytest.approx(0.04))
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6))
+def test_holm_never_gives_more_than_a_claim_alone(raw: list[tuple[float, float, float]]) -> None:
+    claims = [Shown(min(one, two), max(one, two), three) for one, two, three in raw]
+    for claim, (decision, p) in zip(claims, held_together(claims, 0.95), strict=True):
+        alone = held_together([claim], 0.95)[0]
+        assert p >= alone[1] - 1e-12 or decision is not alone[0]
+        if decision is Decision.EQUIVALENT:
+            assert claim.within <= 0.05 + 1e-8
+        if decision is Decision.NON_INFERIOR:
+            assert claim.no_worse <= 0.05 + 1e-8

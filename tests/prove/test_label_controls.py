@@ -18,9 +18,14 @@ def test_the_ceiling_is_the_share_of_equal_decisions() -> None:
     second = first.copy()
     second[0] = 1
     found = ceiling(first, second, 0.95, "draw 1")
-    assert (found["agreement"], found["n"], found["how"]) == (0.9, 10, "draw 1")
-    assert found["low"] < 0.9 < found["high"] < 1
+    assert (found["agreement"], found["n"], found["how"]) == (0.8, 10, "draw 1"), "an answer unread twice agrees with nothing"
+    assert found["low"] < 0.8 < found["high"] < 1
     assert found["interval_method"] == "Wilson score, 95%"
+
+
+def test_a_teacher_that_says_no_label_twice_does_not_agree_with_itself() -> None:
+    first, second = np.array([0, 1, 1, -1, -1]), np.array([0, 1, 1, -1, 0])
+    assert ceiling(first, second, 0.95, "draw 1")["agreement"] == 0.6
 
 
 @pytest.mark.parametrize("second", [np.array([0, 1]), np.array([], dtype=np.int64)])

@@ -77,6 +77,8 @@ def test_every_system_is_described_with_intervals() -> None:
     assert row["kl_nats"] > 0
     assert row["difference_low"] < row["difference"] < row["difference_high"]
     assert describe(teacher, teacher, gold, 0.95)["difference"] is None
+    unread = [replace(one, decided_N=np.where(np.arange(400) >= 380, -1, one.decided_N)) for one in (student, teacher)]
+    assert describe(*unread, gold, 0.95)["agreement"] == pytest.approx(1 - 30 / 400), "no label twice is no agreement"
     constant = majority(np.array([0, 0, 1]), 2, len(gold))
     assert describe(constant, teacher, gold, 0.95)["accuracy"] == 0.5
 

@@ -165,7 +165,10 @@ def test_a_changed_conversation_is_shown_as_damaged_and_new_data_is_read_anew(lo
     assert listed(index, q="brief").total == 0  # system messages are left out
     path.write_bytes(b'{"id": 3}\n')
     assert "damaged at byte 0" in str(index.refresh(60).problem)
-    path.unlink()
+    path.write_bytes(data)
+    assert listed(index).total == 20
+    path.rename(trained / "elsewhere.jsonl")
+    path.symlink_to(trained / "elsewhere.jsonl")
     assert listed(index).total == 0
 
 

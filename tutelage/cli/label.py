@@ -101,7 +101,7 @@ def _wanted(labels: str | None, pairs: bool, score: str | None) -> "tuple[Mode, 
 
     from tutelage.errors import ConfigError
     from tutelage.prove.gold_file import TIE, Mode
-    from tutelage.serve.labelling_items import SYSTEMS
+    from tutelage.prove.shown import SYSTEMS
     from tutelage.serve.labelling_page import MOST_CHOICES
 
     if (labels is not None) + pairs + (score is not None) != 1:
@@ -149,7 +149,7 @@ def _header(
     from tutelage.errors import ConfigError
     from tutelage.models.exchange import now_utc
     from tutelage.prove.gold_file import DRAWN, FORMAT, PERSON, Header, Mode, frame_of
-    from tutelage.serve.labelling_items import SYSTEMS
+    from tutelage.prove.shown import SYSTEMS
 
     asked = _ASKED[mode].format(choices[0], choices[-1]) if ask is None else " ".join(ask.split())
     if not asked or not asked.isprintable():

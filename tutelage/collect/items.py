@@ -3,14 +3,14 @@
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tutelage.canon import digest_file
+from tutelage.canon import digest_file, digest_of
 from tutelage.collect.questions import UnusableRow, question_of
-from tutelage.collect.rows import FileFormat, Row, format_of, listed, rows_of
+from tutelage.collect.rows import Row, format_of, listed, rows_of
 from tutelage.collect.sources import BadRow
 from tutelage.config import PromptsTable
 from tutelage.errors import DataError
@@ -95,32 +95,66 @@ def gold_text(value: Any) -> str:
         raise UnusableRow(f"its gold is {value!r:.40}, which is no number") from None
 
 
-def require_unseen(items: Iterable[Item], seen: Iterable[str]) -> int:
-    """How many questions were trained on; none of the items may be among them. `seen`: files of questions or run folders.
+class Trained(NamedTuple):
+    """How many questions were trained on, and their digest."""
 
-    A question is known by the words of its last user turn, in lower case, white space and punctuation aside. Raises
-    `DataError` with the overlap, and for what cannot be read.
+    questions: int
+    digest: str
+
+
+def require_provable(items: Sequence[Item], *, is_binary: bool) -> None:
+    """Raises `DataError` for what no interval can be made of: sessions named in some rows only, or one session; one gold answer
+    for all items where an answer is right or wrong."""
+    sessions = [item.question.group for item in items]
+    if any(sessions) and not all(sessions):
+        raise DataError(
+            f"{sum(map(bool, sessions))} of {len(sessions)} items name a session", fix="name it in all rows, or in none"
+        )
+    if len(items) > 1 and sessions[0] and len(set(sessions)) == 1:
+        raise DataError(
+            f"all {len(items)} items are of one session {sessions[0]!r:.60}",
+            fix="add sessions, or name none: within one session nothing says how sessions differ",
+        )
+    gold = [item.gold for item in items if item.gold]
+    if is_binary and len(gold) > 1 and len(set(gold)) == 1:
+        raise DataError(
+            f"all {len(gold)} gold answers are {gold[0]!r:.60}: one class only",
+            fix="a model that always says this would be perfect: add items with other answers",
+        )
+
+
+def require_unseen(items: Iterable[Item], seen: Iterable[str]) -> Trained:
+    """What was trained on; none of the items may be among it. `seen`: files of questions or run folders.
+
+    A question is known by all its user turns up to the last, in lower case, white space and punctuation between words aside. A
+    conversation that was trained on is known up to each of its user turns. Raises `DataError` with the overlap, and for what
+    cannot be read.
     """
     trained: dict[str, str] = {}
     for name in seen:
-        for words in _asked_in(Path(name)):
-            trained.setdefault(_plain(words), name)
-    found = [(item, trained[key]) for item in items if (key := _plain(words_of(item.question))) in trained]
+        for turns in _asked_in(Path(name)):
+            for end in range(1, len(turns) + 1):
+                trained.setdefault(_plain(turns[:end]), name)
+    found = [(item, trained[key]) for item in items if (key := _plain(_turns(item.question))) in trained]
     if found:
         shown = "; ".join(f"{words_of(item.question)[:60]!r} in {where}" for item, where in found[:_SHOWN])
         raise DataError(
             f"{len(found)} items were trained on: {shown}",
             fix="take them out of the items: a proof on questions that were trained on proves nothing",
         )
-    return len(trained)
+    return Trained(len(trained), digest_of(sorted(trained)))
 
 
 def words_of(question: Question) -> str:
     """The last user turn."""
-    return next((turn.content for turn in reversed(question.messages) if turn.role in ("user", "raw")), "")
+    return next(reversed(_turns(question)), "")
 
 
-def _asked_in(path: Path) -> Iterator[str]:
+def _turns(question: Question) -> list[str]:
+    return [turn.content for turn in question.messages if turn.role in ("user", "raw")]
+
+
+def _asked_in(path: Path) -> Iterator[list[str]]:
     if path.is_dir():
         files = [path / name for name in _ASKED if (path / name).is_file()]
         if not files:
@@ -130,27 +164,30 @@ def _asked_in(path: Path) -> Iterator[str]:
         for file in files:
             for row in read_lines(file):
                 if row.get("kind") in (None, "train", "validation"):
-                    yield from _words_in(row)
+                    yield _turns_in(row)
     elif path.is_file():
-        form: FileFormat = format_of(path, None)
-        for row in rows_of(path, form):
+        for row in rows_of(path, format_of(path, None)):
             if not row.problem:
-                yield from _words_in(row.fields)
+                yield _turns_in(row.fields)
     else:
         raise DataError(f"items.seen names {path}, which is not there", fix="check the path")
 
 
-def _words_in(row: Mapping[str, Any]) -> Iterator[str]:
+def _turns_in(row: Mapping[str, Any]) -> list[str]:
     """The user turns of a row in any of the usual forms."""
-    turns = row.get("messages") or row.get("conversation")
+    turns = row.get("messages")
     if isinstance(turns, list):
-        for turn in turns:
-            if isinstance(turn, dict) and turn.get("role") == "user" and isinstance(turn.get("content"), str):
-                yield turn["content"]
-    for name in ("text", "prompt", "question", "instruction"):
-        if isinstance(row.get(name), str):
-            yield row[name]
+        return [
+            turn["content"]
+            for turn in turns
+            if isinstance(turn, dict) and turn.get("role") == "user" and isinstance(turn.get("content"), str)
+        ]
+    return [row[name] for name in ("prompt", "question", "instruction", "text") if isinstance(row.get(name), str)][:1]
 
 
-def _plain(words: str) -> str:
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", words).casefold()))
+def _plain(turns: Sequence[str]) -> str:
+    """Words and signs that change a meaning (3 - 4 is not 3 + 4), in lower case; a text without either as it stands."""
+    return "\n".join(
+        " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"()]", plain)) or plain.strip()
+        for plain in (unicodedata.normalize("NFKC", turn).casefold() for turn in turns)
+    )

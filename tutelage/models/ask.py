@@ -22,7 +22,7 @@ from tutelage.models.limits import LONGEST_WAIT_S, backoff_s
 from tutelage.models.prices import PriceList
 from tutelage.models.throttle import Outcome, OutcomeKind, Throttle
 from tutelage.progress import Progress, Stop
-from tutelage.records import NUSD_PER_USD, Attempt, Failure, Request, Reservation, Usage
+from tutelage.records import NUSD_PER_USD, Attempt, Failure, Request, Reservation, Role, Usage
 from tutelage.store.store import Store
 
 REFUSED_SHARE = 0.02  # a few questions that an endpoint will not take are left out; more is no accident
@@ -64,6 +64,12 @@ class Asking:
     def is_free(self) -> bool:
         """Our own student: its answers cost no money and no budget."""
         return self.model.endpoint.provider == "tutelage"
+
+    @property
+    def wants_form(self) -> bool:
+        """Whether an answer without the form it was asked in is asked for again. In a proof the first answer counts: to draw until
+        it fits would help whoever fails most."""
+        return self.terms.role is not Role.EVALUATION
 
     @property
     def is_over(self) -> bool:
@@ -216,7 +222,7 @@ async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply
         settled, unresolved = reply.answer.usage, not reply.answer.usage_reported
         _learn(asking, bound, settled)
         require_logprobs(todo.request, reply, asking)
-        if problem := problem_of(todo.request, reply):
+        if asking.wants_form and (problem := problem_of(todo.request, reply)):
             raise WithoutForm(problem, usage=settled, may_be_billed=unresolved, body=reply.body)
         took_ms = round(1000 * (time.monotonic() - began))
         exchange = exchange_of(

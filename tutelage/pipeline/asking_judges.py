@@ -1,10 +1,11 @@
 """The judges of a proof: every pair of answers in both orders, or every answer by itself twice, and what they called."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from tutelage.canon import digest_of
-from tutelage.config import SamplingTable
+from tutelage.config import SamplingTable, TeacherTable
 from tutelage.pipeline.asking_systems import Asker, Said, ask_open
 from tutelage.pipeline.gate import teacher_name
 from tutelage.proof_config import JudgeTable
@@ -19,6 +20,7 @@ from tutelage.prove.judges.calls import (
     read_pair,
 )
 from tutelage.prove.judges.calls import Said as Heard
+from tutelage.prove.judges.family import Kin, families_of, self_preference
 from tutelage.prove.judges.prompts import (
     Criterion,
     JudgePrompt,
@@ -29,6 +31,7 @@ from tutelage.prove.judges.prompts import (
     rubric_prompt,
 )
 from tutelage.prove.judges.reading import read_scores
+from tutelage.prove.shown import SYSTEMS, with_calls
 from tutelage.prove.tasks.base import Answer
 from tutelage.records import Exchange, Question, Role
 
@@ -36,8 +39,9 @@ UNANSWERED = "(no answer)"
 
 
 class Pair(NamedTuple):
-    """What a judge sees of an item: the question, both answers, the gold where there is one."""
+    """What a judge sees of an item: the question, both answers with the tools they call, the gold where there is one."""
 
+    at: int  # the item's place in the proof
     question: Question
     student: str
     teacher: str
@@ -47,15 +51,18 @@ class Pair(NamedTuple):
 def pairs_of(
     questions: Sequence[Question], student: Sequence[Answer | None], teacher: Sequence[Answer | None], gold: Sequence[str | None]
 ) -> list[Pair]:  # fmt: skip
-    """A refused question is shown as one without an answer."""
+    """What the student refused is shown as a question without an answer; what the teacher refused says nothing of the student,
+    and is left out."""
     return [
-        Pair(question, _words(mine), _words(theirs), right or "")
-        for question, mine, theirs, right in zip(questions, student, teacher, gold, strict=True)
+        Pair(at, question, _words(mine), _words(theirs), right or "")
+        for at, (question, mine, theirs, right) in enumerate(zip(questions, student, teacher, gold, strict=True))
+        if theirs is not None
     ]
 
 
 def _words(answer: Answer | None) -> str:
-    return answer.text if answer is not None and answer.text.strip() else UNANSWERED
+    said = "" if answer is None else with_calls(answer.text, answer.tool_calls)
+    return said if said.strip() else UNANSWERED
 
 
 def items_of(
@@ -64,11 +71,11 @@ def items_of(
     """What the figures of a judge need of the items. `gold`: the student's and the teacher's scores where there is gold;
     `preferred`: how far people prefer the student's answer, by item, 0 to 1: it goes before the scores."""
 
-    def call(at: int, pair: Pair) -> Call | None:
+    def call(pair: Pair) -> Call | None:
         liked = (preferred or {}).get(pair.question.prompt_id)
         if liked is not None:
             return gold_of(liked, 1.0 - liked)
-        return gold_of(gold[0].scores[at].value, gold[1].scores[at].value) if gold and pair.gold else None
+        return gold_of(gold[0].scores[pair.at].value, gold[1].scores[pair.at].value) if gold and pair.gold else None
 
     return Items.of(
         [
@@ -78,9 +85,9 @@ def items_of(
                 len(pair.teacher),
                 is_same_answer(pair.student, pair.teacher),
                 pair.question.group,
-                call(at, pair),
+                call(pair),
             )
-            for at, pair in enumerate(pairs)
+            for pair in pairs
         ]
     )
 
@@ -98,7 +105,7 @@ def _pairwise(
 ) -> tuple[list[tuple[Call, Call]], Said]:
     built: dict[int, PairPrompts] = {
         at: pair_prompts(
-            question_text(pair.question.messages), pair.student, pair.teacher, reference=_reference(table, pair),
+            question_text(pair.question.messages, pair.question.tools), pair.student, pair.teacher, reference=_reference(table, pair),
             criteria=criteria, salt=asker.purpose,
         )
         for at, pair in enumerate(pairs)
@@ -117,7 +124,7 @@ def _rubric(
     differing = [at for at, pair in enumerate(pairs) if not is_same_answer(pair.student, pair.teacher)]
     prompts = [
         rubric_prompt(
-            question_text(pairs[at].question.messages), answer, criteria, table.scale,
+            question_text(pairs[at].question.messages, pairs[at].question.tools), answer, criteria, table.scale,
             reference=_reference(table, pairs[at]), salt=asker.purpose,
         )
         for at in differing
@@ -161,3 +168,24 @@ def _reference(table: JudgeTable, pair: Pair) -> str:
 def judge_label(name: str, table: JudgeTable) -> str:
     """A judge by the name that the run file gives and the model it is."""
     return f"{name}: {teacher_name(table)}"
+
+
+def kin_of(judge: JudgeTable, systems: Mapping[str, TeacherTable]) -> Kin:
+    """Of what family a judge is, and in words whether it may favour teacher or student as its own."""
+    own = _model_name(judge)
+    others = {role: _model_name(systems[role]) for role in SYSTEMS}
+    itself = {role for role in SYSTEMS if _is_one_model(judge, systems[role])}
+    return Kin(families_of(own), self_preference(own, others, itself))
+
+
+def _model_name(table: TeacherTable) -> str:
+    """What tells a family: the name of the model, of the resource, or of the folder. Neither what the run file calls the table nor
+    the host does: one host serves models of many families."""
+    return table.resource or (Path(table.path).resolve().name if table.path else table.model)
+
+
+def _is_one_model(one: TeacherTable, other: TeacherTable) -> bool:
+    """Folders may share a name, and a model is the same behind another host."""
+    if one.path or other.path:
+        return bool(one.path and other.path and Path(one.path).resolve() == Path(other.path).resolve())
+    return _model_name(one).strip().lower() == _model_name(other).strip().lower()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tutelage.compare_config import CompareConfig
 from tutelage.config import TaskTable
+from tutelage.errors import DataError
 from tutelage.jsonl import read_lines, write_pretty
 from tutelage.pipeline.comparing_items import COMPARED, EXCHANGES, GOLD, RESULT, Candidate, Item, read_items
 from tutelage.pipeline.gate import teacher_name
@@ -66,7 +67,7 @@ def write_result(config: CompareConfig, run: Run, candidates: list[Candidate], f
             task = config.task_of(one.name)
             said = _answered(run.store, task, one, items, addresses.get(one.name, {}))
             by_rule = {rule: _right(task, rule, said, gold_N) for rule in RULES}
-            right[one.name] = by_rule[task.decision]
+            right[one.name] = _ranked(one.name, task.decision, by_rule)
             row |= _measured(one, task, said, by_rule, facts["candidates"][one.name], config.ranking.level)
             offers[one.name] = Offer(row["usd_per_thousand"], "top-logprobs" in row["offers"])
         rows.append(row)
@@ -128,6 +129,17 @@ def _right(task: TaskTable, rule: str, said: Answered, gold_N: NDArray[np.int64]
             return None
         offsets_L = fix_offsets(task.model_copy(update={"decision": "balanced"}), said.calibration_KL)
     return said.read_N & (decide(said.logp_NL, offsets_L) == gold_N)
+
+
+def _ranked(name: str, rule: str, by_rule: Mapping[str, NDArray[np.bool_] | None]) -> NDArray[np.bool_]:
+    """Which items are right under the candidate's own rule."""
+    right_N = by_rule[rule]
+    if right_N is None:
+        raise DataError(
+            f"teachers.{name}: decision = {rule!r}, and none of its calibration answers holds a label that can be read",
+            fix=f'look at its answers in the store, or set teachers.{name}.decision = "argmax"; what was answered is kept',
+        )
+    return right_N
 
 
 def _terms_of(one: Candidate) -> dict[str, Any]:

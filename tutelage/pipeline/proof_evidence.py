@@ -13,6 +13,8 @@ from tutelage.proof_config import ProofConfig
 from tutelage.records import NUSD_PER_USD
 
 KIND = "proof"
+_PART = "that the items with gold are a random sample of all: pick none of them by what the models say"
+_ELSEWHERE = "that a model behind a URL stayed the same while it was asked: its name is what it was asked by"
 
 
 def assemble_proof(config: ProofConfig, run: Run, gate: ProofGate, items: int) -> dict[str, Any]:
@@ -43,9 +45,13 @@ def assemble_proof(config: ProofConfig, run: Run, gate: ProofGate, items: int) -
             "log_root": run.log.root,
             "entries": run.log.size,
             "signed_by": run.signer.name if run.signer else "",
-            "gold_by": config.items.gold_by if facts["items"]["with_gold"] else "",
+            "gold_by": (config.items.gold_by or "people") if facts["items"]["with_gold"] else "",
+            "gold_warnings": facts["items"]["gold_warnings"],
+            "trained_on": facts["items"]["trained_on"],
             "with_gold": facts["items"]["with_gold"],
             "does_not_prove": [
+                *([_PART] if 0 < facts["items"]["with_gold"] < items else []),
+                *([_ELSEWHERE] if any(table.url for table in config.systems.values()) else []),
                 "that the items were never trained on by whoever made the models: they were held against the questions of "
                 "the run folders and files that were named",
                 *([] if run.signer else ["who made the record: it is not signed"]),

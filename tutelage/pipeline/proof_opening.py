@@ -6,25 +6,31 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tutelage.canon import digest_bytes, digest_file, digest_of
-from tutelage.collect.items import Items, read_items, require_unseen
+from tutelage.collect.items import Items, Trained, read_items, require_provable, require_unseen
 from tutelage.config import PromptsTable
-from tutelage.errors import DataError
+from tutelage.errors import ConfigError, DataError
 from tutelage.jsonl import pretty, write_whole
+from tutelage.pipeline.gate import teacher_name
 from tutelage.pipeline.run import Run
+from tutelage.pipeline.serving import remote
 from tutelage.pipeline.session import today
 from tutelage.proof_config import ItemsTable, ProofConfig
-from tutelage.prove.gold import gold_answers, read_gold
+from tutelage.prove.answers import answers_are_references
+from tutelage.prove.gold import Gold, gold_answers, read_gold, require_other_author
 from tutelage.prove.gold_file import Mode
 from tutelage.prove.open_claims import Planned, declare, planned_items
+from tutelage.prove.preferences import require_possible
 from tutelage.prove.tasks.base import Task
 from tutelage.prove.tasks.catalogue import task_of
 from tutelage.records import Question
+from tutelage.terms.lineage import of_file
 
 
 class People(NamedTuple):
-    """What people decided with `tutelage label`: which answer they prefer, by item, what to say of it, the file's digest."""
+    """What people decided with `tutelage label`: which answer they prefer (None where the file holds labels, or there is none),
+    what to say of it, the file's digest."""
 
-    preferences: dict[str, float]
+    preferences: Gold | None
     warnings: tuple[str, ...]
     digest: str
 
@@ -39,6 +45,8 @@ class Work:
     items: Items
     planned: tuple[Planned, ...]
     people: People
+    trained_on: int  # questions that no item was found among
+    seen: str  # their digest
 
     @property
     def questions(self) -> list[Question]:
@@ -46,14 +54,23 @@ class Work:
 
     @property
     def purpose(self) -> str:
-        """The claims' own namespace: answers to other claims, or of a training, are never taken for these."""
-        return digest_of([{**one.claim.to_json(), "declared_on": ""} for one in self.planned])
+        """The claims' own namespace: answers to other comparisons, or of a training, are never taken for these. Another margin,
+        or more gold, is another claim on the same answers: the page says how often one was proved."""
+        return digest_of([[one.claim.metric, one.claim.comparison, one.claim.decision_rule] for one in self.planned])
 
 
 def opened_proof(config: ProofConfig, run: Run) -> Work:
     """Items and task read, then configuration and claims into the log, before anything is asked."""
     task = task_of(config.task.kind, config.task.options)
-    items, people = _read(config, task)
+    _require_apart(config)
+    for claim in config.claims:
+        if claim.comparison == "teacher" and not answers_are_references(task):
+            raise ConfigError(
+                f"a claim against the teacher, of the task {config.task.kind!r}: its references are no answers",
+                fix='claim against gold: comparison = "gold"',
+            )
+    items, people, trained = _read(config, task)
+    _require_gold_to_show(config, items)
     with_gold = sum(bool(item.gold) for item in items.items)
     again = config.controls.again
     counts = [planned_items(claim, len(items.items), with_gold, again) for claim in config.claims]
@@ -77,10 +94,24 @@ def opened_proof(config: ProofConfig, run: Run) -> Work:
     _tell_power(config, run, planned)
     for warning in people.warnings:
         run.progress.say(f"gold: {warning}")
-    return Work(config, run, task, items, tuple(planned), people)
+    return Work(config, run, task, items, tuple(planned), people, trained.questions, trained.digest)
 
 
-def _read(config: ProofConfig, task: Task) -> tuple[Items, People]:
+def _require_apart(config: ProofConfig) -> None:
+    """An answer's name holds model and route, not the address: two addresses must not share one name. Raises `ConfigError`."""
+    seen: dict[tuple[str, str], tuple[str, str]] = {}
+    for name, table in {**config.systems, **config.judges}.items():
+        if table.url is not None:
+            endpoint = remote(table)
+            other, url = seen.setdefault((endpoint.route, endpoint.model), (name, endpoint.base_url))
+            if url != endpoint.base_url:
+                raise ConfigError(
+                    f"{other} and {name} are both {endpoint.model!r} at {endpoint.route}, at two addresses",
+                    fix="give each a model name, or a provider, of its own",
+                )
+
+
+def _read(config: ProofConfig, task: Task) -> tuple[Items, People, Trained]:
     table = config.items
     known = {"path", "format", "text", "system", "licence", "limit", "bad_rows"}
     prompts = PromptsTable(**table.model_dump(include=known))
@@ -91,22 +122,35 @@ def _read(config: ProofConfig, task: Task) -> tuple[Items, People]:
                 task.require_reference(item.gold)
             except DataError as error:
                 raise DataError(f"{table.path}: gold of item {at}: {error.message}", fix=error.fix) from None
-    require_unseen(found.items, [*table.seen, *_trained_in(config)])
-    return found, people
+    require_provable(found.items, is_binary=task.is_binary)
+    require_other_author(teacher_name(config.systems["teacher"]), of_file(Path(table.path)))
+    return found, people, require_unseen(found.items, [*table.seen, *_trained_in(config)])
+
+
+def _require_gold_to_show(config: ProofConfig, items: Items) -> None:
+    """A judge that sees a reference on some items alone is another judge on the others: what it calls there says nothing of how it
+    errs where there is gold, which is what PPI++ rests on. Raises `ConfigError`."""
+    with_gold = sum(bool(item.gold) for item in items.items)
+    for name, table in config.judges.items():
+        if table.shows_gold and with_gold < len(items.items):
+            raise ConfigError(
+                f"judges.{name}.shows_gold = true, and {with_gold} of {len(items.items)} items have a gold answer to show",
+                fix=f"set judges.{name}.shows_gold = false, or give every item a gold answer (items.gold)",
+            )
 
 
 def _by_people(table: ItemsTable, found: Items) -> tuple[Items, People]:
     """The items with the labels of `gold_file`, or what people prefer where it holds that."""
     if table.gold_file is None:
-        return found, People({}, (), "")
+        return found, People(None, (), "")
     path, names = Path(table.gold_file), [item.question.prompt_id for item in found.items]
     gold = read_gold(path)
     if gold.header.mode is Mode.PAIRS:
-        gold.require_drawn_from(names)
-        return found, People(gold.preferences("student"), gold.warnings, digest_file(path))
+        require_possible(gold, names)
+        return found, People(gold, gold.warnings, digest_file(path))
     labels = gold_answers(path, names)
     with_gold = tuple(replace(item, gold=labels.answers.get(item.question.prompt_id, "")) for item in found.items)
-    return replace(found, items=with_gold), People({}, labels.warnings, labels.digest)
+    return replace(found, items=with_gold), People(None, labels.warnings, labels.digest)
 
 
 def _trained_in(config: ProofConfig) -> list[str]:

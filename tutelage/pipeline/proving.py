@@ -8,9 +8,10 @@ import numpy as np
 
 from tutelage.canon import canonical, digest_of
 from tutelage.collect.items import Item, words_of
+from tutelage.config import TeacherTable
 from tutelage.errors import DataError
 from tutelage.jsonl import write_lines, write_pretty, write_whole
-from tutelage.pipeline.asking_judges import ask_judge, items_of, judge_label, pairs_of
+from tutelage.pipeline.asking_judges import ask_judge, items_of, judge_label, kin_of, pairs_of
 from tutelage.pipeline.asking_systems import Asker, Said, ask_open
 from tutelage.pipeline.commit import commit_exchanges
 from tutelage.pipeline.gate import teacher_name
@@ -18,6 +19,7 @@ from tutelage.pipeline.gate_proof import ProofGate, may_prove
 from tutelage.pipeline.proof_evidence import assemble_proof, write_page
 from tutelage.pipeline.proof_opening import Work, opened_proof
 from tutelage.pipeline.run import Done, Facts, Run
+from tutelage.pipeline.serving import remote
 from tutelage.pipeline.session import budget_of, today
 from tutelage.pipeline.supervision import prices_of
 from tutelage.proof_config import ProofConfig
@@ -35,13 +37,17 @@ from tutelage.prove.measure import (
     score_all,
     system_row,
 )
+from tutelage.prove.preferences import preferences_of
+from tutelage.prove.shown import SYSTEMS
 from tutelage.prove.tasks.base import Answer
-from tutelage.records import NUSD_PER_USD, Exchange, Role
+from tutelage.records import NUSD_PER_USD, Exchange, Role, Usage
 from tutelage.terms.check import require
 
 ITEMS = Path("data") / "items.jsonl"
 OUTPUTS = ("prove/scores.jsonl", "prove/exchanges.jsonl", "prove/results.json")
 PAGE = "report.html"
+BYTES_A_TOKEN = 4  # of prose, roughly; for estimates alone
+JUDGE_TOKENS = 250  # of what a judge is told beside question and answers
 
 
 class Proved(NamedTuple):
@@ -105,10 +111,14 @@ def _items(work: Work) -> Done:
             "with_gold": with_gold,
             "repeated": work.items.repeated,
             "bad_rows": bad,
+            "trained_on": work.trained_on,
+            "gold_warnings": list(work.people.warnings),
         }
 
     table = work.config.items.model_dump(mode="json", exclude={"path", "gold_file", "seen", "accepted_risk"})
-    inputs = {"file": work.items.digest} | ({"gold": work.people.digest} if work.people.digest else {})
+    inputs = {"file": work.items.digest, "seen": work.seen} | (
+        {"gold": work.people.digest} if work.people.digest else {}
+    )
     return work.run.stage("items", 1, table, inputs, (ITEMS.as_posix(),), stage)
 
 
@@ -151,12 +161,8 @@ def _prove(work: Work, gate: ProofGate, items: Done) -> Done:
             again=again,
             level=config.claims[0].level,
             seed=config.run.seed,
+            trained_on=work.trained_on,
         )
-        if any(sessions) and not all(sessions):
-            raise DataError(
-                f"{sum(map(bool, sessions))} of {len(sessions)} items name a session",
-                fix="name it in all rows, or in none",
-            )
         scores = score_all(proof)
         bench, judging = _bench(work, asker, proof, scores)
         proof = replace(proof, bench=bench)
@@ -193,20 +199,30 @@ def _asked_again(work: Work) -> list[int]:
 
 def _tell_cost(work: Work) -> None:
     """About what the answers will cost, by the price lists; nothing is said of models that cost nothing."""
-    from tutelage.models.base import Endpoint
-    from tutelage.pipeline.serving import remote
-    from tutelage.records import Usage
-
-    size = sum(len(turn.content.encode()) for question in work.questions for turn in question.messages) // 4
+    config, count = work.config, len(work.questions)
+    asked = sum(len(turn.content.encode()) for question in work.questions for turn in question.messages)
+    asked += sum(len(question.tools.encode()) + len(question.schema.encode()) for question in work.questions)
+    asked_tokens, said_tokens = asked // BYTES_A_TOKEN, config.sampling.max_tokens // 2 * count
+    again = min(config.controls.again, count) / count
     total = 0
-    for table in work.config.systems.values():
-        endpoint: Endpoint | None = remote(table) if table.url else None
-        if endpoint is not None:
-            out = work.config.sampling.max_tokens // 2 * len(work.questions)
-            total += prices_of(table, endpoint).of(Usage(size, 0, out)).cost_nusd
+    for name, table in config.systems.items():
+        times = 1 + again if name == "teacher" else 1
+        total += _price(table, times * asked_tokens, times * said_tokens)
+    for judge in config.judges.values():  # both answers in both orders, or each answer by itself twice
+        calls = 2 if judge.form == "pairwise" else 4
+        shown = asked_tokens + said_tokens * (2 if judge.form == "pairwise" else 1) + JUDGE_TOKENS * count
+        total += _price(judge, calls * shown, calls * judge.max_tokens // 2 * count)
     if total:
-        limit = work.config.budget.max_cost_usd
-        work.run.progress.say(f"cost: about ${total / NUSD_PER_USD:.4f}; limit ${limit:g}")
+        limit = config.budget.max_cost_usd
+        enough = "" if total <= limit * NUSD_PER_USD else ": it will not do for all of them"
+        work.run.progress.say(f"cost: about ${total / NUSD_PER_USD:.4f}; limit ${limit:g}{enough}")
+
+
+def _price(table: TeacherTable, prompt_tokens: float, completion_tokens: float) -> int:
+    """In nano-USD; 0 for what is served here."""
+    if table.url is None:
+        return 0
+    return prices_of(table, remote(table)).of(Usage(round(prompt_tokens), 0, round(completion_tokens))).cost_nusd
 
 
 def _answer(exchange: Exchange | None) -> Answer | None:
@@ -240,13 +256,22 @@ def _bench(work: Work, asker: Asker, proof: Proof, scores: Scores) -> tuple[Benc
     if not tables:
         return None, []
     student, teacher = proof.systems["student"], proof.systems["teacher"]
+    preferred = _preferred(work, proof)
     pairs = pairs_of(work.questions, student.answers, teacher.answers, proof.gold_N)
     found = [ask_judge(asker, name, table, pairs) for name, table in tables.items()]
     gold = (scores.gold["student"], scores.gold["teacher"]) if proof.with_gold_G.size else None
-    items = items_of(pairs, gold, work.people.preferences)
-    models = {role: proof.systems[role].label for role in ("teacher", "student")}
+    items = items_of(pairs, gold, preferred)
     named = [replace(calls, name=judge_label(calls.name, tables[calls.name])) for calls, _ in found]
-    return Bench(items, tuple(named), models), [said for _, said in found]
+    kin = {judge_label(name, table): kin_of(table, work.config.systems) for name, table in tables.items()}
+    return Bench(items, tuple(named), kin), [said for _, said in found]
+
+
+def _preferred(work: Work, proof: Proof) -> dict[str, float]:
+    """What people prefer, by item, held against the answers they were shown."""
+    gold = work.people.preferences
+    if gold is None:
+        return {}
+    return preferences_of(gold, work.questions, {name: proof.systems[name].answers for name in SYSTEMS})
 
 
 def _results(work: Work, proof: Proof, scores: Scores) -> dict[str, Any]:
@@ -254,11 +279,13 @@ def _results(work: Work, proof: Proof, scores: Scores) -> dict[str, Any]:
     held = controls(proof, scores)
     missing = [row["words"] for row in held if not row["there"]]
     rows = claim_rows(proof, scores, work.config.claims, missing)
+    independent = "" if proof.session_N is None else ", if items of a session were independent"
     for row, planned, claim in zip(rows, work.planned, work.config.claims, strict=True):
         row |= {
             "power": planned.power, "items_for_80": planned.needed, "declared_at": planned.claim.declared_on,
             "digest": planned.claim.digest,
-            "power_assumption": f"true difference {claim.expected_difference:+.3f}, discordance {claim.expected_discordance}",
+            "power_assumption": f"true difference {claim.expected_difference:+.3f}, discordance {claim.expected_discordance}"
+            + independent,
         }  # fmt: skip
     return {
         "claims": rows,
@@ -273,7 +300,8 @@ def _results(work: Work, proof: Proof, scores: Scores) -> dict[str, Any]:
 
 
 def _score_rows(work: Work, proof: Proof, scores: Scores) -> list[dict[str, Any]]:
-    """`prove/scores.jsonl`: every score of every item."""
+    """`prove/scores.jsonl`: every score of every item; null where there is nothing to score against."""
+    read = set(scores.read_R.tolist())
     return [
         {
             "item": item.question.prompt_id,
@@ -282,7 +310,7 @@ def _score_rows(work: Work, proof: Proof, scores: Scores) -> list[dict[str, Any]
             "scores": {
                 name: {
                     "gold_ppm": _ppm(scores.gold[name], at) if item.gold else None,
-                    "teacher_ppm": _ppm(scores.teacher[name], at) if name in scores.teacher else None,
+                    "teacher_ppm": _ppm(scores.teacher[name], at) if name in scores.teacher and at in read else None,
                     "read": scores.gold[name].scores[at].read,
                 }
                 for name in proof.systems
@@ -305,6 +333,8 @@ def _report(work: Work, gate: ProofGate, proved: Done) -> dict[str, Any]:
         write_pretty(run.folder / "evidence.json", assemble_proof(work.config, run, gate, len(work.questions)))
         return {}
 
-    inputs = {"prove": proved.outputs_digest, "terms": _standing(gate)}
-    run.stage("report", 1, {}, inputs, ("evidence.json",), stage)
+    inputs = {"prove": proved.outputs_digest, "terms": gate.together.digest}
+    said = work.config.model_dump(mode="json", include={"run": True, "items": {"gold_by"}})
+    signer = run.signer.verification_key if run.signer else ""
+    run.stage("report", 1, said | {"signer": signer}, inputs, ("evidence.json",), stage)
     return write_page(run.folder, PAGE)

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tutelage.canon import digest_file
+from tutelage.canon import digest_file, digest_of
 from tutelage.config import TeacherTable
 from tutelage.errors import ResourceError
 from tutelage.models.base import Endpoint
 from tutelage.models.llamacpp import embedded_server
 from tutelage.models.process import ServedProcess
 from tutelage.models.teachers import api_of
-from tutelage.pipeline.gate import route_of, teacher_licence
+from tutelage.pipeline.gate import Base, route_of, teacher_licence
 from tutelage.resources import fetch, resource
 
 STUDENT_CONCURRENCY = 8
@@ -98,7 +98,9 @@ def weights_in(folder: Path) -> Path:
 def _own_folder(teacher: TeacherTable, weights: Path, log: Path) -> Iterator[Served]:
     """Hugging Face weights behind our own server. Raises `ResourceError` when the folder holds none."""
     digest = digest_file(weights_in(weights))
-    name = f"{weights.name}@{digest.removeprefix('sha256:')[:16]}"
+    # Its name is that of all that is read: with another template or tokenizer it is asked anew.
+    whole = digest_of(Base.of(None, str(weights), "own").inputs("weights"))
+    name = f"{weights.name}@{whole.removeprefix('sha256:')[:16]}"
     with ServedProcess("tutelage.serve", [str(weights), "--name", name], log) as server:
         endpoint = Endpoint(
             server.base_url,

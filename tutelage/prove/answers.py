@@ -74,9 +74,17 @@ def scored(task: Task, answers: Sequence[Answer | None], references: Sequence[st
     return Scored(tuple(found))
 
 
+def answers_are_references(task: Task) -> bool:
+    """Whether one model's answer can stand as the reference of another's."""
+    return bool(getattr(task, "answers_are_references", True))
+
+
 def as_references(task: Task, answers: Sequence[Answer | None]) -> list[str | None]:
     """Another model's answers as references; None where there is none, or the task cannot read it. A task whose references
-    are not words says itself what an answer is as one (`reference_of`)."""
+    are not words says itself what an answer is as one (`reference_of`); one whose references are no answers at all (tests of code)
+    has none (`answers_are_references`)."""
+    if not answers_are_references(task):
+        return [None] * len(answers)
     said = getattr(task, "reference_of", lambda answer: answer.text)
     found: list[str | None] = []
     for answer in answers:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tutelage.errors import DataError
 from tutelage.prove.bag_of_words import fit
-from tutelage.prove.results import System
+from tutelage.prove.results import System, agree
 from tutelage.stats.exact import clopper_pearson
 from tutelage.stats.interval import wilson
 from tutelage.stats.labels import balance_offsets, decide
@@ -44,12 +44,13 @@ def bag_of_words(
 
 def ceiling(first_N: NDArray[np.int64], second_N: NDArray[np.int64], level: float, how: str) -> dict[str, Any]:
     """How far the teacher agrees with itself when asked again, a proportion with Wilson's interval: no student can be
-    expected to agree with it more. Decisions on the same items; `how` they were drawn. Raises `DataError` for unequal sets."""
+    expected to agree with it more. Decisions on the same items (−1, no label read, agrees with nothing); `how` they were
+    drawn. Raises `DataError` for unequal sets."""
     if first_N.shape != second_N.shape or first_N.size == 0:
         raise DataError(
             f"{second_N.size} second answers to {first_N.size} items", fix="run again; every item must be asked twice"
         )
-    agreed = int((first_N == second_N).sum())
+    agreed = int(agree(first_N, second_N).sum())
     between = wilson(agreed, first_N.size, level)
     return {
         "agreement": agreed / first_N.size,

@@ -3,8 +3,10 @@
 Shape legend: N items.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +14,9 @@ from numpy.typing import NDArray
 from tutelage.errors import DataError
 from tutelage.records import Decision
 from tutelage.stats.clusters import clustered_difference, clustered_mean
-from tutelage.stats.equivalence import verdict
+from tutelage.stats.equivalence import check_margin
 from tutelage.stats.exact import clopper_pearson, paired_difference
-from tutelage.stats.interval import Interval, bootstrap_of_means, wilson
+from tutelage.stats.interval import Interval, bootstrap_of_means, check_level, wilson
 from tutelage.stats.multiple import holm
 from tutelage.stats.paired import PairedTable
 from tutelage.stats.sequences import confidence_sequence
@@ -24,7 +26,7 @@ Floats = NDArray[np.float64]
 ENOUGH_ITEMS = 200  # scores between 0 and 1, from which the bootstrap keeps its level
 ENOUGH_EACH = 10  # right and wrong answers each, from which Wilson's does
 RESAMPLES = 10_000
-_HALVINGS = 30
+_HALVINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +73,64 @@ def _of_scores(values: Floats, level: float, bounds: tuple[float, float], seed: 
     return confidence_sequence(rng.permutation(values), level, bounds).after(values.size)
 
 
-def p_of(decision: Decision, interval_at: Callable[[float], Interval], margin: float) -> float:
-    """The smallest 1 − level at which the interval still shows `decision`, by halving; 1 for INCONCLUSIVE.
+class Shown(NamedTuple):
+    """For each thing that a claim can show, the smallest 1 − level at which its interval does; 1 where none does.
 
-    An interval at a lower level lies within that at a higher one, so the level is the only thing that is looked for."""
-    if decision is Decision.INCONCLUSIVE:
-        return 1.0
-    low, high = 0.0, 1.0  # −log10(1 − level) is halved: 1 − level from 1 to 1e-12
+    `no_worse`: low > −margin. `within`: that, and high < margin. `worse`: high < −margin."""
+
+    no_worse: float
+    within: float
+    worse: float
+
+
+NOTHING_SHOWN = Shown(1.0, 1.0, 1.0)
+
+
+def shown(interval_at: Callable[[float], Interval], margin: float) -> Shown:
+    """Each by halving. An interval at a lower level lies within that at a higher one, so the level is the only thing that is
+    looked for; a level at which there is no interval (a bootstrap too skewed for it) shows nothing."""
+    check_margin(margin)
+    at = cache(interval_at)
+    return Shown(
+        _least(at, lambda found: found.low > -margin),
+        _least(at, lambda found: found.low > -margin and found.high < margin),
+        _least(at, lambda found: found.high < -margin),
+    )
+
+
+def _least(interval_at: Callable[[float], Interval], shows: Callable[[Interval], bool]) -> float:
+    def stands(p: float) -> bool:
+        try:
+            return shows(interval_at(1.0 - p))
+        except DataError:
+            return False
+
+    low, high = 0.0, 1.0  # −log10(1 − level) in units of 12 is halved: 1 − level from 1 to 1e-12
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        shows = verdict(interval_at(1.0 - 10.0 ** (-12.0 * middle)), margin) if middle else decision
-        low, high = (middle, high) if shows is decision else (low, middle)
+        low, high = (middle, high) if stands(10.0 ** (-12.0 * middle)) else (low, middle)
     return 10.0 ** (-12.0 * low)
 
 
-def adjusted(decisions: list[Decision], p_M: list[float], level_M: list[float]) -> list[tuple[Decision, float]]:
-    """Several claims held against their levels together, by Holm: what does not stand is INCONCLUSIVE."""
-    found = holm(p_M)
-    return [
-        (decision if float(p) <= 1.0 - level + 1e-9 else Decision.INCONCLUSIVE, float(p))
-        for decision, p, level in zip(decisions, found, level_M, strict=True)
-    ]
+def held_together(shown_M: Sequence[Shown], level: float) -> list[tuple[Decision, float]]:
+    """Several claims held against one level: what stands of each, and the adjusted p of it (of an INCONCLUSIVE one, the lesser of
+    both sides).
+
+    Holm (1979) over the claims for each thing that can be shown, so that the chance of any wrong "no worse" is at most
+    (1 − level)/2 whatever the dependence, and so for "within" and for "worse". Whatever is within is no worse, at a p no
+    greater: a claim that loses EQUIVALENT is still NON-INFERIOR where that stands.
+    """
+    check_level(level)
+    no_worse, within, worse = (holm(p_M) for p_M in zip(*shown_M, strict=True))
+    alpha = 1.0 - level + 1e-9
+    found = []
+    for p in (Shown(*map(float, three)) for three in zip(no_worse, within, worse, strict=True)):
+        if p.within <= alpha:
+            found.append((Decision.EQUIVALENT, p.within))
+        elif p.no_worse <= alpha:
+            found.append((Decision.NON_INFERIOR, p.no_worse))
+        elif p.worse <= alpha:
+            found.append((Decision.INFERIOR, p.worse))
+        else:
+            found.append((Decision.INCONCLUSIVE, min(p.no_worse, p.worse)))
+    return found

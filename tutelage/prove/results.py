@@ -90,7 +90,7 @@ def describe(one: System, teacher: System, gold_N: NDArray[np.int64], level: flo
         "mcnemar_p": None,
     } | _confidence(one, correct_N)  # fmt: skip
     if one.role != "teacher":
-        agreed = int((one.decided_N == teacher.decided_N).sum())
+        agreed = int(agree(one.decided_N, teacher.decided_N).sum())
         between = wilson(agreed, n, level)
         row |= {"agreement": agreed / n, "agreement_low": between.low, "agreement_high": between.high}
         if one.logp_NL is not None and teacher.logp_NL is not None:
@@ -100,6 +100,11 @@ def describe(one: System, teacher: System, gold_N: NDArray[np.int64], level: flo
         row |= {"difference": table.difference, "difference_low": paired.low, "difference_high": paired.high}
         row |= {"difference_method": paired.method, "mcnemar_p": mcnemar_exact(table)}
     return row
+
+
+def agree(one_N: NDArray[np.int64], other_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Where both decided for the same label: two answers in which none could be read (−1) agree on nothing."""
+    return (one_N == other_N) & (one_N >= 0)
 
 
 def _require_same_items(gold_N: NDArray[np.int64], *systems: System) -> None:

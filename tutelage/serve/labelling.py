@@ -26,11 +26,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tutelage.errors import ConfigError, TutelageError
 from tutelage.models.exchange import now_utc
 from tutelage.prove.gold_file import PERSON, TIE, Header, Journal, Kind, Mode, Row, checked_reason, last_of, standing
-from tutelage.serve.labelling_items import Shown
+from tutelage.prove.shown import BUTTONS_OF_PAIRS, Shown
 from tutelage.serve.labelling_page import POLICY, Page, Progress, Words
 
 HOST = "127.0.0.1"
-BUTTONS_OF_PAIRS = ("First is better", "Second is better", "Equally good")
 _MOST_BYTES = 16_384  # of a posted form
 _HEADERS = {
     "x-content-type-options": "nosniff",

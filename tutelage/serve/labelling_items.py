@@ -1,38 +1,20 @@
 """What a person is shown to decide about: texts of a file, or answers of a proof, without who gave them."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tutelage.canon import digest_bytes
 from tutelage.collect.items import read_items
 from tutelage.config import PromptsTable
 from tutelage.errors import ConfigError, DataError, StorageError
 from tutelage.jsonl import read_lines
 from tutelage.prove.gold_file import Header, Mode, Unit, draw, lot
+from tutelage.prove.shown import SYSTEMS, Shown, turns_of, with_calls
 from tutelage.records import Exchange, Question
 from tutelage.store.store import Store
 
-SYSTEMS = ("teacher", "student")
 _ITEMS = Path("data") / "items.jsonl"
 _EXCHANGES = Path("prove") / "exchanges.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One page's matter. `answers` stand in the order shown; `order` says whose they are and is never sent."""
-
-    unit: Unit
-    turns: tuple[tuple[str, str], ...]  # role and text of what was asked
-    answers: tuple[str, ...]
-    order: tuple[str, ...]
-
-    def digest(self, asked: str, choices: Sequence[str]) -> str:
-        """Names everything on the page that a decision may rest on."""
-        told = [asked, list(choices), [list(turn) for turn in self.turns], list(self.answers)]
-        return digest_bytes(json.dumps(told, separators=(",", ":")).encode())  # ASCII: a text may hold lone surrogates
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +89,9 @@ def deal(matter: Matter, header: Header) -> list[Shown]:
 
 
 def _shown(matter: Matter, unit: Unit, order: tuple[str, ...], whose: Sequence[str]) -> Shown:
-    question = matter.questions[unit.item]
-    turns = tuple((turn.role, _with_calls(turn.content, turn.tool_calls)) for turn in question.messages)
-    return Shown(unit, turns, tuple(matter.answers[name][unit.item] for name in whose), order)
+    answers = tuple(matter.answers[name][unit.item] for name in whose)
+    return Shown(unit, turns_of(matter.questions[unit.item]), answers, order)
 
 
 def _said(exchange: Exchange) -> str:
-    return _with_calls(exchange.answer, exchange.tool_calls)
-
-
-def _with_calls(text: str, calls: Sequence[Mapping[str, Any]]) -> str:
-    """The text as it stands, then the tools that are called."""
-    functions = [call.get("function") for call in calls]
-    lines = [f"{one.get('name', '')}({one.get('arguments', '')})" for one in functions if isinstance(one, Mapping)]
-    return "\n".join([text, *lines] if text else lines)
+    return with_calls(exchange.answer, exchange.tool_calls)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from tutelage.errors import TutelageError
 from tutelage.prove.gold_file import Header
-from tutelage.serve.labelling_items import Shown
+from tutelage.prove.shown import Shown
 
 KEYS = "123456789" + "abcdefghijklmnopqrtvwxyz"  # s skips, u takes back
 MOST_CHOICES = 20

@@ -19,8 +19,8 @@ class Setting(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """`outcomes` as in the list of runs. `same_items`: whether both proofs asked the same held-out prompts; None when one of them does
-    not say, or has no proof."""
+    """`outcomes` as in the list of runs. `same_items`: whether both proofs asked the same held-out prompts; None when
+    one of them does not say, or has no proof."""
 
     settings: list[Setting]
     same: int

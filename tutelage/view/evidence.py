@@ -8,7 +8,6 @@ from tutelage.errors import DataError
 from tutelage.report import plots, proof, words
 from tutelage.view.runs import EVIDENCE, Run, read_json
 
-
 _ABOUT = {"gold": "against the gold", "teacher": "in agreement with the teacher", "judge": "by a judge"}
 
 
@@ -116,10 +115,10 @@ def _about(row: Mapping[str, Any]) -> str:
 
 
 def _claim(row: Mapping[str, Any], sentence: str, about: str) -> Claim:
-    limits = (_optional(row[name]) for name in ("difference", "ci_low", "ci_high"))
+    difference, low, high = (_optional(row[name]) for name in ("difference", "ci_low", "ci_high"))
     margin = f"margin {words.plain_points(row['margin'])}{words.NBSP}points"
     why = str(row.get("why", ""))
-    return Claim(about, str(row["verdict"]), f"{sentence}; {margin}", why, *limits, float(row["margin"]))
+    return Claim(about, str(row["verdict"]), f"{sentence}; {margin}", why, difference, low, high, float(row["margin"]))
 
 
 def _system(row: Mapping[str, Any], score: str) -> System:

@@ -132,7 +132,7 @@ def _environment() -> Environment:
         "percent": words.percent,
         "plain_points": words.plain_points,
         "points": words.points,
-        "ppm": lambda value: words.percent(value / WHOLE),
+        "ppm": ppm,
         "role": words.role,
         "short": short,
         "usd": words.usd,
@@ -155,6 +155,11 @@ def brief(text: str) -> str:
 def money(nusd: int) -> str:
     """Nano-USD as money."""
     return words.usd(nusd / NUSD_PER_USD)
+
+
+def ppm(value: int) -> str:
+    """Parts per million as a percentage."""
+    return words.percent(value / WHOLE)
 
 
 def short(digest: str) -> str:

@@ -21,8 +21,8 @@ TO_TRAIN, TRAINED, TO_JUDGE = "to train on", "trained on", "judged by"  # fates
 
 
 def talks_in(folder: Path) -> list[Path]:
-    """The file of a run folder, if there is one."""
-    return [path for path in (folder / CONVERSATIONS,) if path.is_file()]
+    """The file of a run folder, if there is one. A link is none: it could lead anywhere."""
+    return [path for path in (folder / CONVERSATIONS,) if path.is_file() and not path.is_symlink()]
 
 
 def mark_of(path: Path) -> bytes:
@@ -79,6 +79,8 @@ def read_talk(run: Run, place: Place, lineage: dict[str, Any]) -> Talk:
     when it is not in this version's shape."""
     path = run.folder / CONVERSATIONS
     try:
+        if not talks_in(run.folder):
+            raise FileNotFoundError(path)
         with path.open("rb") as file:
             file.seek(place.offset)
             value = json.loads(file.readline())

@@ -9,6 +9,7 @@ from tests.prove.judges.made import NO_GOLD, bad, good, made_items, noisy
 from tutelage.errors import ConfigError, DataError
 from tutelage.prove.judges.calls import Call, Items, JudgeCalls, majority
 from tutelage.prove.judges.evidence import claim_of, judge_evidence, panel_evidence
+from tutelage.prove.judges.family import Kin, families_of, self_preference
 from tutelage.prove.judges.panel import outcomes, tally
 from tutelage.stats.exact import paired_difference
 from tutelage.stats.paired import PairedTable
@@ -154,7 +155,8 @@ def test_a_panel_alone_its_majority_and_holm() -> None:
         for name in ("gpt-5-mini", "claude-sonnet-5", "qwen3-32b")
     ]
     models = {"teacher": "openai/gpt-5", "student": "my-student"}
-    found = panel_evidence(items, judges, MARGIN, LEVEL, models)
+    kin = {one.name: Kin(families_of(one.name), self_preference(one.name, models)) for one in judges}
+    found = panel_evidence(items, judges, MARGIN, LEVEL, kin)
     assert found["majority"]["swap_consistency"]["share"] > 0.9, "three heads waver less than one"
     assert [one["families"] for one in found["judges"]] == [["OpenAI"], ["Claude"], ["Qwen"]]
     assert "one family (OpenAI)" in found["judges"][0]["self_preference"][0]

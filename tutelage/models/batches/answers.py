@@ -45,7 +45,7 @@ class Answers:
             reply = self.batches.reply(line, todo.request)
             usage, untold = reply.answer.usage, not reply.answer.usage_reported
             require_logprobs(todo.request, reply, asking)
-            if problem := problem_of(todo.request, reply):
+            if asking.wants_form and (problem := problem_of(todo.request, reply)):
                 raise WithoutForm(problem, usage=usage, may_be_billed=untold, body=reply.body)
         except AskAgain as again:
             self.note(entry, again)

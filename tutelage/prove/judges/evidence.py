@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tutelage.errors import ConfigError, DataError
 from tutelage.prove.judges.calls import Call, Items, JudgeCalls, majority
-from tutelage.prove.judges.family import families_of, self_preference
+from tutelage.prove.judges.family import Kin
 from tutelage.prove.judges.gate import LEVEL, Gate, is_usable
 from tutelage.prove.judges.panel import Tally, figures, outcomes, tally
 from tutelage.records import Decision
@@ -37,11 +37,11 @@ class Claimed(NamedTuple):
 
 
 def panel_evidence(
-    items: Items, judges: Sequence[JudgeCalls], margin: float, level: float, models: Mapping[str, str] | None = None
+    items: Items, judges: Sequence[JudgeCalls], margin: float, level: float, kin: Mapping[str, Kin] | None = None
 ) -> dict[str, Any]:
     """Evidence of every judge alone, and of the majority where there are two or more, as plain JSON values.
 
-    `models` names the models compared by role ("teacher", "student"), to warn of kinship; the majority warns of every
+    `kin`, by the name of the judge, is what is known of its model's kinship with those compared; the majority warns of every
     judge's. With several claims each carries `together`: what is left of its verdict after Holm's correction over all of
     them, each side's claims (no worse than the margin, and worse than it) corrected among themselves. Whoever reads one
     claim alone must have named it before looking. Raises `ConfigError` for a wrong margin or level or two judges of one
@@ -54,8 +54,9 @@ def panel_evidence(
         raise ConfigError(f"judges {names!r}", fix="name each judge once")
     claims = [claim_of(items, judge, margin, level) for judge in judges]
     for judge, claim in zip(judges, claims, strict=True):
-        claim.evidence["families"] = sorted(families_of(judge.name))
-        claim.evidence["self_preference"] = list(self_preference(judge.name, models or {}))
+        own = (kin or {}).get(judge.name, Kin(frozenset(), ()))
+        claim.evidence["families"] = sorted(own.families)
+        claim.evidence["self_preference"] = list(own.warnings)
     if len(judges) > 1:
         together = claim_of(items, majority(judges), margin, level)
         warned = [f"{one.evidence['judge']}: {words}" for one in claims for words in one.evidence["self_preference"]]

@@ -5,7 +5,8 @@ recognise it. A student distilled from the judge's family speaks like it too.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from typing import NamedTuple
 
 # What a name must hold, at the start of a word, to be of a family. A name can hold several: a distilled model has two.
 _FAMILIES: Mapping[str, tuple[str, ...]] = {
@@ -40,22 +41,30 @@ _PATTERNS = {
 }
 
 
+class Kin(NamedTuple):
+    """The families that a judge's model is of, and warnings in words (`self_preference`)."""
+
+    families: frozenset[str]
+    warnings: tuple[str, ...]
+
+
 def families_of(model: str) -> frozenset[str]:
     """The families that a model's name tells, by its words; none when it tells nothing. A name is a claim, no proof."""
     name = model.lower()
     return frozenset(family for family, pattern in _PATTERNS.items() if pattern.search(name))
 
 
-def self_preference(judge: str, others: Mapping[str, str]) -> tuple[str, ...]:
+def self_preference(judge: str, others: Mapping[str, str], itself: Container[str] | None = None) -> tuple[str, ...]:
     """A warning, in words, for each of `others` (role → model name) that the judge may favour as kin, or cannot be told from.
 
-    Empty when every name tells a family and none is the judge's.
+    `itself`: the roles that are the judge's own model (default: those of its name). Empty when every name tells a family and
+    none is the judge's.
     """
     said = []
     own = families_of(judge)
     for role, name in others.items():
         shared = sorted(own & families_of(name))
-        if judge.strip().lower() == name.strip().lower():
+        if role in itself if itself is not None else judge.strip().lower() == name.strip().lower():
             said.append(f"the judge is the {role} itself ({name}): it may prefer its own answers")
         elif shared:
             said.append(f"judge and {role} are of one family ({', '.join(shared)}): it may prefer answers like its own")

@@ -6,7 +6,6 @@ nonce (its address is known before asking), and an answer that contained its own
 bits. No answer can therefore end a block or speak the last line; that it may still persuade a judge is what the gate is for.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -14,11 +13,12 @@ from typing import NamedTuple
 
 from tutelage.canon import digest_of
 from tutelage.errors import ConfigError, DataError
+from tutelage.proof_config import CRITERION_NAME
+from tutelage.prove.shown import with_calls
 from tutelage.records import Message
 
 NONCE_DIGITS = 20
 MOST_POINTS = 100
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 _PAIRWISE = """\
 You compare two answers, A and B, to one question. Say which of them serves the person who asked better.
@@ -61,7 +61,7 @@ class Criterion:
     meaning: str
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or not self.meaning.strip():
+        if not CRITERION_NAME.fullmatch(self.name) or not self.meaning.strip():
             raise ConfigError(
                 f"criterion {self.name!r} with meaning {self.meaning!r}",
                 fix="name it in lower-case letters, digits, - and _ (40 at most), and say in words what it means",
@@ -125,11 +125,14 @@ def rubric_prompt(
     return _prompt(system, blocks, nonce, template, "Mark the answer. Remember the last line.")
 
 
-def question_text(messages: Sequence[Message]) -> str:
-    """A conversation as a judge reads it: one message as it stands, several each under its role."""
-    if len(messages) == 1:
-        return messages[0].content
-    return "\n\n".join(f"({message.role})\n{message.content}" for message in messages)
+def question_text(messages: Sequence[Message], tools: str = "") -> str:
+    """A conversation as a judge reads it: one message as it stands, several each under its role with the tools it calls; before
+    them the tools that may be called, as the JSON text that the models got."""
+    if len(messages) == 1 and not tools:
+        return with_calls(messages[0].content, messages[0].tool_calls)
+    blocks = [("tools", tools)] if tools else []
+    blocks += [(message.role, with_calls(message.content, message.tool_calls)) for message in messages]
+    return "\n\n".join(f"({name})\n{text}" for name, text in blocks)
 
 
 def is_same_answer(student: str, teacher: str) -> bool:

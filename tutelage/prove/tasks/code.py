@@ -51,6 +51,7 @@ class Code:
 
     options: CodeOptions
     name: str = "code"
+    answers_are_references: bool = False  # a reference holds tests, and another model's answer holds none
 
     def __post_init__(self) -> None:
         if not self.options.allow_execution:
