@@ -207,7 +207,7 @@ class TeacherTable(Table):
         if sum(source is not None for source in (self.resource, self.path, self.url)) != 1:
             raise ValueError("give exactly one of resource (embedded), path (a folder) and url (an endpoint)")
         if self.path is not None and self.licence is None:
-            raise ValueError("say under which licence you hold those weights: teacher.licence")
+            raise ValueError('say under which licence you hold those weights: licence = "own" for your own')
         if self.batch and self.url is None:
             raise ValueError("batch = true is for a provider's batch API; weights served here have none")
         if self.url is not None:
@@ -241,7 +241,7 @@ class StudentTable(Table):
         if (self.base is None) == (self.path is None):
             raise ValueError("give exactly one of base (a resource) and path (a folder)")
         if self.path is not None and self.licence is None:
-            raise ValueError("say under which licence you hold those weights: student.licence")
+            raise ValueError('say under which licence you hold those weights: licence = "own" for your own')
         return self
 
 

@@ -69,6 +69,11 @@ def _words_alone(raw: Any) -> Any:
     return {"signal": "text", **raw} if isinstance(raw, dict) else raw
 
 
+def _greedy(raw: Any) -> Any:
+    """Answers are the likeliest ones unless the run file says otherwise: a proof is of what a model says, not of a draw."""
+    return {"temperature": 0.0, **raw} if isinstance(raw, dict) else raw
+
+
 SystemTable = Annotated[TeacherTable, BeforeValidator(_words_alone)]
 
 
@@ -89,7 +94,9 @@ class JudgeTable(TeacherTable):
             raise ValueError("no criterion: give at least one, a name and what it means, or leave the table out")
         for name, meaning in criteria.items():
             if not CRITERION_NAME.fullmatch(name):
-                raise ValueError(f"{name!r:.60} is no name of a criterion: lower-case letters, digits, - and _, 40 at most")
+                raise ValueError(
+                    f"{name!r:.60} is no name of a criterion: lower-case letters, digits, - and _, 40 at most"
+                )
             if not meaning.strip():
                 raise ValueError(f"criterion {name!r} has no meaning: say in words what it asks for")
         return criteria
@@ -126,15 +133,17 @@ class ProofConfig(Table):
     run: RunTable
     items: ItemsTable
     task: ScoringTable
-    sampling: SamplingTable = SamplingTable(temperature=0.0)
+    sampling: Annotated[SamplingTable, BeforeValidator(_greedy)] = SamplingTable(temperature=0.0)
     systems: dict[str, SystemTable]
     judges: dict[str, JudgeTable] = Field(default_factory=dict)
-    claims: tuple[ProofClaimTable, ...] = Field(min_length=1)
+    claims: tuple[ProofClaimTable, ...]
     controls: ControlsTable = ControlsTable()
     budget: BudgetTable = BudgetTable()
 
     @model_validator(mode="after")
     def _consistent(self) -> "ProofConfig":
+        if not self.claims:
+            raise ValueError("no [[claims]]: say before looking how much worse the student may be")
         for role in ("teacher", "student"):
             if role not in self.systems:
                 raise ValueError(f"systems.{role} is missing: a proof compares a student with its teacher")

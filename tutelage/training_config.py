@@ -58,7 +58,7 @@ class WeightsTable(Table):
         if (self.resource is None) == (self.path is None):
             raise ValueError("give exactly one of resource and path (a folder or a GGUF file)")
         if self.path is not None and self.licence is None:
-            raise ValueError("say under which licence you hold those weights: teacher.licence")
+            raise ValueError('say under which licence you hold those weights: licence = "own" for your own')
         return self
 
 
@@ -92,7 +92,7 @@ class LearnerTable(Table):
         if (self.base is None) == (self.path is None):
             raise ValueError("give exactly one of base (a resource) and path (a folder or a GGUF file)")
         if self.path is not None and self.licence is None:
-            raise ValueError("say under which licence you hold those weights: student.licence")
+            raise ValueError('say under which licence you hold those weights: licence = "own" for your own')
         if self.start == "whole" and self.sizes:
             raise ValueError(f'init = "whole" with {self.sizes[0]}: use "pruned" or "random", or leave the size out')
         if self.start == "pruned" and not self.sizes:

@@ -160,6 +160,22 @@ def test_label_priors_are_balanced_on_items_of_their_own(tmp_path: Path, capsys:
     assert "fixed before plain" in said and "ranking      DECIDED" in said
 
 
+def test_a_balanced_rule_without_one_readable_answer_to_fix_it_on_is_refused(tmp_path: Path, capsys: Any) -> None:
+    class Chatty(Teacher):
+        def scores(self, text: str) -> dict[str, float]:
+            return {"Certainly": -0.1, "Well": -3.0}
+
+    with serving(Teacher()) as knows, serving(Chatty()) as chatty:
+        run_file = write(tmp_path, of(knows, "knows"), of(chatty, "chatty", more='decision = "balanced"\n'))
+        assert compare(run_file, "--out", tmp_path / "run") != 0
+        asked = (knows.asked, chatty.asked)
+        err = capsys.readouterr().err
+        assert "teachers.chatty: decision = 'balanced', and none of its calibration answers" in err
+        assert compare(run_file, "--out", tmp_path / "run", "--set", "teachers.chatty.decision=argmax") == 0
+        assert (knows.asked, chatty.asked) == asked, "what was answered is kept"
+    assert by_name(found_in(tmp_path / "run"))["chatty"]["unread"] == 60
+
+
 def test_whose_terms_forbid_it_is_listed_and_never_asked(tmp_path: Path, capsys: Any) -> None:
     with serving(Teacher()) as one, serving(Teacher()) as two, serving(Teacher(HALF)) as three:
         barred = of(two, "barred").replace('licence = "MIT"', 'provider = "openai"')

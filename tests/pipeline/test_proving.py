@@ -165,12 +165,12 @@ def test_two_claims_are_held_together(tmp_path: Path, models: Models) -> None:
     assert all(0.0 <= claim["p_adjusted"] <= 1.0 for claim in claims)
 
 
-def test_few_gold_answers_are_helped_by_the_teachers(tmp_path: Path, models: Models) -> None:
+def test_with_gold_for_some_items_a_claim_against_gold_rests_on_those(tmp_path: Path, models: Models) -> None:
     models.student.share, models.student.from_above = 0.6, True
     some = [row if at % 2 == 0 else {**row, "answer": None} for at, row in enumerate(rows(500))]
     assert prove(write(tmp_path, models, some), "--out", tmp_path / "run") == 0
     (claim,) = evidence_of(tmp_path / "run")["claims"]
-    assert claim["method"].startswith("PPI++") and claim["n"] == 250
+    assert claim["method"] == "Tango score" and claim["n"] == 250
     assert {row["n"] for row in evidence_of(tmp_path / "run")["systems"]} == {250}
     assert claim["ci_low"] < -0.3 < claim["ci_high"]
 
@@ -178,7 +178,16 @@ def test_few_gold_answers_are_helped_by_the_teachers(tmp_path: Path, models: Mod
 def test_items_in_sessions_get_a_wider_interval(tmp_path: Path, models: Models) -> None:
     grouped = [{**row, "session": f"s{at // 10}"} for at, row in enumerate(rows())]
     assert prove(write(tmp_path, models, grouped), "--out", tmp_path / "run") == 0
-    assert "30 sessions" in evidence_of(tmp_path / "run")["claims"][0]["method"]
+    found = evidence_of(tmp_path / "run")
+    assert "30 sessions" in found["claims"][0]["method"] and found["gap"]["method"].endswith("of sessions")
+    assert found["claims"][0]["power_assumption"].endswith("if items of a session were independent")
+
+
+def test_claims_at_two_levels_are_refused(tmp_path: Path, models: Models, capsys: Any) -> None:
+    more = '[[claims]]\ncomparison = "teacher"\nmargin = 0.05\nlevel = 0.9\n'
+    assert prove(write(tmp_path, models, rows(20), more), "--out", tmp_path / "run") == 2
+    assert "claims at levels 0.9, 0.95: they are held together" in capsys.readouterr().err
+    assert [model.asked for model in models] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -191,7 +200,7 @@ def test_items_in_sessions_get_a_wider_interval(tmp_path: Path, models: Models) 
         ({'kind = "number"': 'kind = "nombre"'}, "nombre"),
         ({'"gold"\nmargin': '"judge"\nmargin'}, "judges.NAME"),
         ({"systems.student": "systems.pupil"}, "systems.student is missing"),
-        ({'gold = "answer"': 'gold = "solution"'}, "no column 'solution'"),
+        ({'gold = "answer"': 'gold = "anwser"'}, "did you mean 'answer'?"),
     ],
 )
 def test_a_run_file_that_cannot_be_proved_is_refused(
@@ -200,6 +209,7 @@ def test_a_run_file_that_cannot_be_proved_is_refused(
     assert prove(write(tmp_path, models, rows(20), **change), "--out", tmp_path / "run") == 2
     assert words in capsys.readouterr().err
     assert [model.asked for model in models] == [0, 0, 0]
+    assert not (tmp_path / "run" / "store").exists()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +337,7 @@ def test_labels_of_people_are_gold(tmp_path: Path, models: Models) -> None:
     second = write(tmp_path, models, bare, **{'gold = "answer"\ngold_by = "programme"': f'gold_file = "{gold}"'})
     assert prove(second, "--out", tmp_path / "second") == 0
     found = evidence_of(tmp_path / "second")
-    assert found["claims"][0]["method"].endswith("the gold items alone") and found["claims"][0]["n"] == 40
+    assert found["claims"][0]["method"] == "exact, simultaneous limits" and found["claims"][0]["n"] == 40
     assert found["provenance"]["with_gold"] == 40 and found["provenance"]["gold_by"] == "people"
 
 
@@ -424,3 +434,23 @@ def test_sessions_in_some_rows_only_are_told_before_anybody_is_asked(
     assert prove(write(tmp_path, models, some), "--out", tmp_path / "run") == 2
     assert "10 of 20 items name a session" in capsys.readouterr().err
     assert models.teacher.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "words"), [("Who knows.", "nothing can be read in 40"), ("It is 999999.", "right on none of 40")]
+)
+def test_a_teacher_that_is_no_measure_gives_no_verdict(
+    tmp_path: Path, models: Models, said: str, words: str, capsys: Any
+) -> None:
+    for model in models:
+        model.reply = lambda text: said  # type: ignore[method-assign]
+    assert prove(write(tmp_path, models, rows(40)), "--out", tmp_path / "run") == 0
+    (claim,) = evidence_of(tmp_path / "run")["claims"]
+    assert claim["verdict"] == "INCONCLUSIVE" and words in claim["why"]
+    assert words in capsys.readouterr().out
+
+
+def test_answers_are_the_likeliest_unless_said_otherwise(tmp_path: Path, models: Models) -> None:
+    run_file = write(tmp_path, models, rows(20), **{"temperature = 0.0\n": ""})
+    assert prove(run_file, "--out", tmp_path / "run") == 0
+    assert {body["temperature"] for body in models.teacher.bodies} == {0.0}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.loopback import problem, serving
+from tests.loopback import serving
 from tests.loopback_sums import Adder, Referee
 from tests.pipeline.labelled_pairs import label_pairs
 from tests.pipeline.test_proving import JUDGE, Models, evidence_of, ids, prove, rows, write
@@ -34,7 +34,7 @@ class Listening(Referee):
 
     def verdict(self, text: str) -> str:
         self.shown.append(text)
-        return super().verdict(text)
+        return super().verdict(text.replace("(no answer)", "The answer is 999999."))
 
 
 @contextmanager
@@ -109,18 +109,23 @@ def test_preferences_on_other_answers_are_refused_before_a_judge_is_asked(tmp_pa
 
 
 def test_preferences_stand_when_a_system_refused_an_item(tmp_path: Path) -> None:
-    """The student's refusals go to the teacher in proportion (2 at 40 of 97, rounded up: 1); the teacher's is left out."""
-    with proof(tmp_path, bare(100), **{GOLD: ""}) as (run_file, models, _):
-        models.student.fault = lambda number, request: problem(400) if number in (7, 9) else None
-        models.teacher.fault = lambda number, request: problem(400) if number == 17 else None
-        run_file.write_text(run_file.read_text().replace('licence = "mit"\n', 'licence = "mit"\nconcurrency = 1\n'))
+    """The student's refusals go to the teacher in proportion (2 at 40 of 147, rounded up: 1); the teacher's is left out."""
+    items = bare(150)
+    for at, size in ((7, 20_000), (9, 20_000), (17, 60_000)):  # over the student's limit; over the teacher's too
+        items[at]["prompt"] += "?" * size
+    with proof(tmp_path, items, **{GOLD: ""}) as (run_file, models, judge):
+        text = run_file.read_text()
+        for model, limit in (("large", 4_000), ("small", 1_000)):
+            text = text.replace(f'model = "{model}"', f'model = "{model}"\ncontext_tokens = {limit}')
+        run_file.write_text(text)
         run = tmp_path / "run"
         assert proved(run_file, run) == 0
-        models.student.fault = models.teacher.fault = lambda number, request: problem(400)
         by_people(run_file, label_pairs(run, tmp_path / "pairs.jsonl", better(run, models), 40))
+        asked = judge.asked
         assert proved(run_file, run) == 0
+        assert judge.asked == asked
     (strict,) = evidence_of(run)["judges"]
-    assert (strict["n"], strict["gold_items"]) == (99, 41)
+    assert (strict["n"], strict["gold_items"]) == (149, 41)
 
 
 def test_preferences_on_items_of_another_file_are_refused_before_anybody_is_asked(tmp_path: Path, capsys: Any) -> None:
@@ -152,14 +157,20 @@ class Caller(Adder):
 def test_a_judge_sees_the_calls_and_the_tools_that_were_offered(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
     items = [{"prompt": row["prompt"], "tools": [tool]} for row in rows(20)]
-    with proof(tmp_path, items, **{GOLD: "", 'kind = "number"': 'kind = "tool_calls"'}) as (run_file, models, judge):
-        with serving(Caller(0.2)) as student, serving(Caller(0.9)) as teacher:
-            text = run_file.read_text().replace(models.student.base_url, student.base_url)
-            run_file.write_text(text.replace(models.teacher.base_url, teacher.base_url))
-            judge.verdict = lambda text: judge.shown.append(text) or "no verdict"
-            assert proved(run_file, tmp_path / "run") == 0
+    said = {GOLD: "", 'kind = "number"': 'kind = "tool_calls"'}
+    with (
+        serving(Caller(0.2)) as student,
+        serving(Caller(0.9)) as teacher,
+        proof(tmp_path, items, **said) as (run_file, models, judge),
+    ):
+        text = run_file.read_text().replace(models.student.base_url, student.base_url)
+        run_file.write_text(text.replace(models.teacher.base_url, teacher.base_url))
+        judge.verdict = lambda text: judge.shown.append(text) or "no verdict"
+        assert proved(run_file, tmp_path / "run") == 0
     assert judge.shown
-    assert all(text.count('add({"sum": ') == 2 and "(tools)" in text and "(no answer)" not in text for text in judge.shown)
+    assert all(
+        text.count('add({"sum": ') == 2 and "(tools)" in text and "(no answer)" not in text for text in judge.shown
+    )
     assert all('"parameters"' in text for text in judge.shown)
 
 

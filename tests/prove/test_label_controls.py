@@ -18,7 +18,9 @@ def test_the_ceiling_is_the_share_of_equal_decisions() -> None:
     second = first.copy()
     second[0] = 1
     found = ceiling(first, second, 0.95, "draw 1")
-    assert (found["agreement"], found["n"], found["how"]) == (0.8, 10, "draw 1"), "an answer unread twice agrees with nothing"
+    assert (found["agreement"], found["n"], found["how"]) == (0.8, 10, "draw 1"), (
+        "an answer unread twice agrees with nothing"
+    )
     assert found["low"] < 0.8 < found["high"] < 1
     assert found["interval_method"] == "Wilson score, 95%"
 

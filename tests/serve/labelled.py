@@ -18,8 +18,8 @@ import uvicorn
 from tutelage.canon import digest_bytes, digest_of
 from tutelage.jsonl import write_lines
 from tutelage.prove.gold_file import DRAWN, FORMAT, PERSON, TIE, Header, Journal, Mode, frame_of
-from tutelage.records import Exchange, Message, ModelId, Origin, Price, Question, Request, Role, Usage
 from tutelage.prove.shown import SYSTEMS
+from tutelage.records import Exchange, Message, ModelId, Origin, Price, Question, Request, Role, Usage
 from tutelage.report.words import visible
 from tutelage.serve.labelling import Desk, create_app
 from tutelage.serve.labelling_items import Matter, deal, of_run

@@ -37,18 +37,20 @@ def prove(
     from tutelage.cli.overrides import parse_overrides
     from tutelage.jsonl import write_whole
     from tutelage.ledger.keys import default_signer
+    from tutelage.pipeline.proof_opening import look
     from tutelage.pipeline.proving import prove as work
     from tutelage.pipeline.run import Run
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.run_file import load_proof_config
 
     config = load_proof_config(run_file, parse_overrides(set_))
+    looked = look(config)  # nothing is written of what cannot be proved
     folder = out or Path("runs") / config.run.name
     progress, text = Quiet() if quiet else Lines(), run_file.read_bytes()
     with stop_on_signals(progress) as stop, Run(folder, progress, stop, default_signer()) as under_way:
         under_way.require_kind("prove")
         write_whole(folder / "run.toml", text)
-        found = work(config, under_way)
+        found = work(config, under_way, looked)
     if json:
         print_json({**found._asdict(), "folder": str(folder)})
     else:
@@ -75,7 +77,9 @@ def describe(found: "Proved") -> str:
     for system in found.systems:
         score = "no gold" if system["score"] is None else percent(system["score"])
         alike = "" if system["agreement"] is None else f"  agrees with the teacher {percent(system['agreement'])}"
-        lines.append(f"  {system['role']:{width}}  {score:>8}{alike}")
+        unread = f"  {system['unread']:,} unread" if system["unread"] else ""
+        refused = f"  {system['refused']:,} refused" if system["refused"] else ""
+        lines.append(f"  {system['role']:{width}}  {score:>8}{alike}{unread}{refused}")
     lines.append(f"spent   ${found.spent_usd:.4f}")
     lines.append(f"page    {found.page}")
     return "\n".join(lines).replace("\u00a0", " ")

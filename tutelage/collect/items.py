@@ -1,5 +1,6 @@
 """The items of a proof out of a file: questions with gold beside some of them, none that was trained on."""
 
+import difflib
 import json
 import re
 import unicodedata
@@ -41,15 +42,17 @@ class Items:
 
 
 def read_items(path: Path, table: PromptsTable, gold: str | None) -> Items:
-    """Every usable row; `gold` names the column with the gold answer.
+    """Every usable row; `gold` names the column with the gold answer, which may be empty or missing in some rows.
 
     Raises `DataError`: no such file, no usable row, bad rows when `bad_rows` is "stop", one question with two golds, and gold
     in a file of exported answers: a model wrote it.
     """
     form, found, bad = format_of(path, table.format), dict[str, Item](), list[BadRow]()
     total = repeated = 0
+    columns: set[str] = set()
     for row in rows_of(path, form):
         total += 1
+        columns |= row.fields.keys()
         try:
             item = _item(row, table, path.name, gold)
         except UnusableRow as error:
@@ -58,13 +61,21 @@ def read_items(path: Path, table: PromptsTable, gold: str | None) -> Items:
         known = found.setdefault(item.question.prompt_id, item)
         if known is not item:
             repeated += 1
-            if known.gold != item.gold:
+            if not known.gold or not item.gold:
+                found[item.question.prompt_id] = item if item.gold else known
+            elif known.gold != item.gold:
                 raise DataError(
                     f"{path}, line {row.line}: the same question has the gold {known.gold!r:.60} and {item.gold!r:.60}",
                     fix="keep one of the rows",
                 )
         if len(found) == table.limit:
             break
+    if total and not bad and gold is not None and gold not in columns:
+        near = difflib.get_close_matches(gold, columns, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(
+            f"{path} has no column {gold!r} for the gold{meant}", fix=f"its columns: {', '.join(sorted(columns))[:200]}"
+        )
     if bad and table.bad_rows == "stop":
         raise listed(path, bad, total, 'mend those lines, or go on without them: bad_rows = "skip" under [items]')
     if not found:
@@ -78,9 +89,7 @@ def _item(row: Row, table: PromptsTable, source: str, column: str | None) -> Ite
         return Item(question, "")
     if written := sorted(_MODEL_COLUMNS & row.fields.keys()):
         raise UnusableRow(f"has the column {written[0]}: an exported answer is a model's, and no gold")
-    if column not in row.fields:
-        raise UnusableRow(f"no column {column!r} for the gold; it has {', '.join(sorted(row.fields))[:80]}")
-    return Item(question, gold_text(row.fields[column]))
+    return Item(question, gold_text(row.fields.get(column)))
 
 
 def gold_text(value: Any) -> str:

@@ -67,8 +67,8 @@ class Asking:
 
     @property
     def wants_form(self) -> bool:
-        """Whether an answer without the form it was asked in is asked for again. In a proof the first answer counts: to draw until
-        it fits would help whoever fails most."""
+        """Whether an answer without the form it was asked in is asked for again. In a proof the first answer counts: to draw
+        until it fits would help whoever fails most."""
         return self.terms.role is not Role.EVALUATION
 
     @property
@@ -113,7 +113,8 @@ async def ask(
             refused = len(asking.refusals) - asking.unsent
             if asking.answered or asking.failures or asking.is_over or refused >= CONNECT_ATTEMPTS:
                 break
-        is_silent = not asking.answered and not asking.without_form
+        # What it refuses again tells nothing new where it has answered others before.
+        is_silent = not asking.answered and not asking.without_form and bool(asking.failures or not asking.reused)
         if is_silent and (asking.failures or len(asking.refusals) > asking.unsent) and asking.fatal is None:
             asking.fatal = _unreachable(asking)
         if not asking.is_over:

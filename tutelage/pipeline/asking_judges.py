@@ -105,8 +105,8 @@ def _pairwise(
 ) -> tuple[list[tuple[Call, Call]], Said]:
     built: dict[int, PairPrompts] = {
         at: pair_prompts(
-            question_text(pair.question.messages, pair.question.tools), pair.student, pair.teacher, reference=_reference(table, pair),
-            criteria=criteria, salt=asker.purpose,
+            question_text(pair.question.messages, pair.question.tools), pair.student, pair.teacher,
+            reference=_reference(table, pair), criteria=criteria, salt=asker.purpose,
         )
         for at, pair in enumerate(pairs)
         if not is_same_answer(pair.student, pair.teacher)
@@ -179,8 +179,8 @@ def kin_of(judge: JudgeTable, systems: Mapping[str, TeacherTable]) -> Kin:
 
 
 def _model_name(table: TeacherTable) -> str:
-    """What tells a family: the name of the model, of the resource, or of the folder. Neither what the run file calls the table nor
-    the host does: one host serves models of many families."""
+    """What tells a family: the name of the model, of the resource, or of the folder. What the run file calls the table does not,
+    nor does the host: one host serves models of many families."""
     return table.resource or (Path(table.path).resolve().name if table.path else table.model)
 
 

@@ -5,25 +5,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from tutelage.canon import digest_bytes, digest_file, digest_of
+from tutelage.canon import digest_bytes, digest_file
 from tutelage.collect.items import Items, Trained, read_items, require_provable, require_unseen
 from tutelage.config import PromptsTable
 from tutelage.errors import ConfigError, DataError
 from tutelage.jsonl import pretty, write_whole
 from tutelage.pipeline.gate import teacher_name
 from tutelage.pipeline.run import Run
-from tutelage.pipeline.serving import remote
+from tutelage.pipeline.serving import remote, weights_in
 from tutelage.pipeline.session import today
 from tutelage.proof_config import ItemsTable, ProofConfig
 from tutelage.prove.answers import answers_are_references
 from tutelage.prove.gold import Gold, gold_answers, read_gold, require_other_author
 from tutelage.prove.gold_file import Mode
-from tutelage.prove.open_claims import Planned, declare, planned_items
+from tutelage.prove.open_claims import Planned, declare, namespace_of, planned_items
 from tutelage.prove.preferences import require_possible
 from tutelage.prove.tasks.base import Task
 from tutelage.prove.tasks.catalogue import task_of
 from tutelage.records import Question
 from tutelage.terms.lineage import of_file
+
+FEW_SESSIONS = 20
 
 
 class People(NamedTuple):
@@ -54,13 +56,22 @@ class Work:
 
     @property
     def purpose(self) -> str:
-        """The claims' own namespace: answers to other comparisons, or of a training, are never taken for these. Another margin,
-        or more gold, is another claim on the same answers: the page says how often one was proved."""
-        return digest_of([[one.claim.metric, one.claim.comparison, one.claim.decision_rule] for one in self.planned])
+        """The claims' own namespace; the page says how often one was proved on its answers."""
+        return namespace_of(one.claim.to_json() for one in self.planned)
 
 
-def opened_proof(config: ProofConfig, run: Run) -> Work:
-    """Items and task read, then configuration and claims into the log, before anything is asked."""
+class Looked(NamedTuple):
+    """What was found out without asking anybody, or writing anything."""
+
+    task: Task
+    items: Items
+    people: People
+    trained: Trained
+
+
+def look(config: ProofConfig) -> Looked:
+    """Task, items, gold and weights, before there is a run folder. Raises `ConfigError` and `DataError` for what cannot be
+    proved, `ResourceError` for a folder without weights."""
     task = task_of(config.task.kind, config.task.options)
     _require_apart(config)
     for claim in config.claims:
@@ -69,8 +80,17 @@ def opened_proof(config: ProofConfig, run: Run) -> Work:
                 f"a claim against the teacher, of the task {config.task.kind!r}: its references are no answers",
                 fix='claim against gold: comparison = "gold"',
             )
+    for table in config.systems.values():
+        if table.path is not None:
+            weights_in(Path(table.path))
     items, people, trained = _read(config, task)
     _require_gold_to_show(config, items)
+    return Looked(task, items, people, trained)
+
+
+def opened_proof(config: ProofConfig, run: Run, looked: Looked) -> Work:
+    """Configuration and claims into the log, before anything is asked."""
+    task, items, people, trained = looked
     with_gold = sum(bool(item.gold) for item in items.items)
     again = config.controls.again
     counts = [planned_items(claim, len(items.items), with_gold, again) for claim in config.claims]
@@ -91,7 +111,14 @@ def opened_proof(config: ProofConfig, run: Run) -> Work:
     }  # fmt: skip
     run.opened(opened, "prove")
     write_whole(run.folder / "config.json", file)
+    if items.repeated:
+        run.progress.say(f"items: {items.repeated} rows repeat a question: {len(items.items)} items")
     _tell_power(config, run, planned)
+    sessions = {item.question.group for item in items.items if item.question.group}
+    if 0 < len(sessions) < FEW_SESSIONS:
+        run.progress.say(
+            f"claim: limits that hold for {len(sessions)} sessions are wide; {FEW_SESSIONS} or more narrow them"
+        )
     for warning in people.warnings:
         run.progress.say(f"gold: {warning}")
     return Work(config, run, task, items, tuple(planned), people, trained.questions, trained.digest)
@@ -128,8 +155,8 @@ def _read(config: ProofConfig, task: Task) -> tuple[Items, People, Trained]:
 
 
 def _require_gold_to_show(config: ProofConfig, items: Items) -> None:
-    """A judge that sees a reference on some items alone is another judge on the others: what it calls there says nothing of how it
-    errs where there is gold, which is what PPI++ rests on. Raises `ConfigError`."""
+    """A judge that sees a reference on some items alone is another judge on the others: how it errs where there is gold then says
+    nothing of the rest, and PPI++ rests on that. Raises `ConfigError`."""
     with_gold = sum(bool(item.gold) for item in items.items)
     for name, table in config.judges.items():
         if table.shows_gold and with_gold < len(items.items):

@@ -17,7 +17,7 @@ from tutelage.pipeline.commit import commit_exchanges
 from tutelage.pipeline.gate import teacher_name
 from tutelage.pipeline.gate_proof import ProofGate, may_prove
 from tutelage.pipeline.proof_evidence import assemble_proof, write_page
-from tutelage.pipeline.proof_opening import Work, opened_proof
+from tutelage.pipeline.proof_opening import Looked, Work, opened_proof
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.serving import remote
 from tutelage.pipeline.session import budget_of, today
@@ -60,9 +60,10 @@ class Proved(NamedTuple):
     page: str
 
 
-def prove(config: ProofConfig, run: Run) -> Proved:
-    """Runs every stage that is not done. Raises what the stages raise; what was answered is kept."""
-    work = opened_proof(config, run)
+def prove(config: ProofConfig, run: Run, looked: Looked) -> Proved:
+    """Runs every stage that is not done; `looked` is what `look` found of this configuration. Raises what the stages raise; what
+    was answered is kept."""
+    work = opened_proof(config, run, looked)
     gate = _check(work)
     items = _items(work)
     proved = _prove(work, gate, items)

@@ -80,9 +80,9 @@ def answers_are_references(task: Task) -> bool:
 
 
 def as_references(task: Task, answers: Sequence[Answer | None]) -> list[str | None]:
-    """Another model's answers as references; None where there is none, or the task cannot read it. A task whose references
-    are not words says itself what an answer is as one (`reference_of`); one whose references are no answers at all (tests of code)
-    has none (`answers_are_references`)."""
+    """Another model's answers as references; None where there is none, or the task cannot read it. A task whose
+    references are not words says itself what an answer is as one (`reference_of`); one whose references are no answers at
+    all (tests of code) has none (`answers_are_references`)."""
     if not answers_are_references(task):
         return [None] * len(answers)
     said = getattr(task, "reference_of", lambda answer: answer.text)

@@ -222,8 +222,8 @@ def claim_rows(
 
 
 def judge_rows(proof: Proof, claims: Sequence[ProofClaimTable]) -> list[dict[str, Any]]:
-    """Every judge alone and their majority, each at the margin of its own claim. One without a claim has figures, at the margin of
-    the first claim on judges, else of the first claim; a verdict, and what Holm leaves of it (`together`), it has not."""
+    """Every judge alone and their majority, each at the margin of its own claim. One without a claim has figures, at the margin
+    of the first claim on judges, else of the first claim; a verdict, and what Holm leaves of it (`together`), it has not."""
     if proof.bench is None:
         return []
     declared: dict[str, ProofClaimTable] = {}
@@ -264,7 +264,19 @@ class _Estimate:
     @property
     def unusable(self) -> str:
         """Why there is no verdict whatever the figures; empty where there may be one."""
-        return "; ".join(self.judged.evidence["reasons"]) if self.judged and self.judged.interval_at is None else ""
+        if self.judged is not None:
+            return "; ".join(self.judged.evidence["reasons"]) if self.judged.interval_at is None else ""
+        return self._without_teacher() if self.claim.comparison == "gold" else ""
+
+    def _without_teacher(self) -> str:
+        """A teacher that says nothing readable, or nothing right, is no measure: everybody is as good."""
+        at, taught = self.proof.with_gold_G, self.scores.gold["teacher"]
+        unread = sum(not taught.scores[item].is_read for item in at)
+        if 2 * unread > at.size:
+            return f"nothing can be read in {unread} of the teacher's {at.size} answers: look at what it says"
+        if not taught.value_N[at].any():
+            return f"the teacher is right on none of {at.size} items: nobody can be worse"
+        return ""
 
     def interval(self, level: float) -> Interval:
         """Of student minus what it is held against."""
@@ -278,9 +290,9 @@ class _Estimate:
             mine = column(proof, scores.teacher["student"].value_N, at)
             theirs = Column(scores.again.value_N, proof.task.is_binary, mine.session_N)
             return difference_interval(mine, theirs, level, proof.seed)
-        # Of items without gold the student's agreement with the teacher is known: how often they differ, not who is right. PPI++
-        # with it narrows the interval by a few per cent and errs with 3.5 % on a side for 2.5 % where one kind of difference is
-        # rare, whatever number of either is asked for first; so the items with gold stand alone.
+        # On items without gold the student's agreement with the teacher says how often they differ, not who is right. PPI++ with
+        # it gains a few per cent of width and errs with 3.5 % on a side for 2.5 % where one kind of difference is rare, however
+        # many of either are asked for first (docs/prove.md): the items with gold stand alone.
         at = proof.with_gold_G
         mine, theirs = (column(proof, scores.gold[name].value_N, at) for name in ("student", "teacher"))
         return difference_interval(mine, theirs, level, proof.seed)

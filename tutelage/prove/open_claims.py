@@ -1,6 +1,7 @@
 """Claims of an open task: said before any answer is seen, with the power they have and what more would cost."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from tutelage.canon import decimals, digest_of
 from tutelage.errors import ConfigError
@@ -25,6 +26,12 @@ class Planned(NamedTuple):
     claim: Claim
     power: float
     needed: int
+
+
+def namespace_of(claims: Iterable[Mapping[str, Any]]) -> str:
+    """The purpose under which a proof's answers are asked, from its claims as plain values: answers to other comparisons, or of a
+    training, are never taken for these. Another margin, or more gold, is another claim on the same answers."""
+    return digest_of([[claim["metric"], claim["comparison"], claim["decision_rule"]] for claim in claims])
 
 
 def planned_items(claim: ProofClaimTable, items: int, with_gold: int, again: int) -> int:

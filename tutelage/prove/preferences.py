@@ -57,9 +57,7 @@ def preferences_of(gold: Gold, questions: Sequence[Question], answers: Answers) 
     return gold.preferences("student") | dict.fromkeys(lost, 0.0)
 
 
-def _is_of(
-    gold: Gold, question: Question, rows: Mapping[str, Row], said: Mapping[str, Mapping[str, Answer]]
-) -> bool:
+def _is_of(gold: Gold, question: Question, rows: Mapping[str, Row], said: Mapping[str, Mapping[str, Answer]]) -> bool:
     """Whether every person was shown this question with these answers."""
     item = question.prompt_id
     if any(item not in found for found in said.values()):

@@ -72,7 +72,7 @@ def found(claim: Mapping[str, Any]) -> str:
     both = (
         "nothing was read"
         if claim["student"] is None
-        else f"{words.percent(claim['student'])} vs {words.percent(claim['teacher'])}"
+        else f"{words.percent(claim['student'])} (student) vs {words.percent(claim['teacher'])}"
     )
     said = f"{claim['metric']} {both} on {words.count(claim['n'])} items"
     if claim["ci_low"] is None:

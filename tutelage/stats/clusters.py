@@ -107,7 +107,9 @@ def session_sums(values_NK: Floats, session_N: ArrayLike) -> Floats:
     sessions are independent and their items are not. Raises `DataError` when not every item has its session."""
     session = np.asarray(session_N)
     if session.shape != values_NK.shape[:1]:
-        raise DataError(f"sessions of shape {session.shape} for {len(values_NK)} items", fix="name every item's session")
+        raise DataError(
+            f"sessions of shape {session.shape} for {len(values_NK)} items", fix="name every item's session"
+        )
     names, index_N = np.unique(session, return_inverse=True)
     sums_GK = np.zeros((names.size, values_NK.shape[1]))
     np.add.at(sums_GK, index_N, values_NK)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tutelage.canon import digest_of
 from tutelage.errors import DataError
+from tutelage.prove.open_claims import namespace_of
 from tutelage.records import NUSD_PER_USD, UNATS_PER_NAT, Exchange, Request, Statement, TokenLogprob
 from tutelage.view.index import Place, ViewIndex
 from tutelage.view.runs import Run, read_json
@@ -170,7 +171,7 @@ def _proof(entries: Sequence[Statement], purpose: str) -> str:
         if entry.facts.get("claim_digest") == purpose:
             return _claimed(entry.facts.get("claim", {}))
         claims = entry.facts.get("claims", [])
-        if claims and digest_of([{**claim, "declared_on": ""} for claim in claims]) == purpose:
+        if claims and namespace_of(claims) == purpose:
             return "; ".join(map(_claimed, claims))
     return ""
 

@@ -182,7 +182,8 @@ def outcome_of(stages: Sequence[Stage]) -> str:
     if (proved := facts.get("prove")) is not None:
         verdicts = proved.get("verdicts")
         found = verdicts if isinstance(verdicts, list) else [proved.get("verdict", "")]
-        return ", ".join(dict.fromkeys(map(str, found)))
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        return f"{found[0]}{more}" if found else ""
     if (compared := facts.get("compare")) is not None:
         said = "recommended" if compared.get("is_shown") else "not shown; for now"
         return f"{said} {compared.get('recommended', '')}"
