@@ -74,7 +74,8 @@ def evidence_in(run: Run) -> dict[str, Any]:
 def test_a_proof_is_listed_with_verdicts_and_cost(looking: Looking) -> None:
     for run in looking.runs:
         found, summary = evidence_in(run), summary_of(run)
-        verdicts = ", ".join(dict.fromkeys(claim["verdict"] for claim in found["claims"]))
+        first, *others = (claim["verdict"] for claim in found["claims"])
+        verdicts = f"{first} and {len(others)} more" if others else first
         assert (summary.kind, summary.state, summary.outcome) == ("prove", "finished", verdicts)
         assert summary.cost_usd == found["cost"]["spent_usd"]
     assert len(evidence_in(looking.runs[1])["claims"]) == 2

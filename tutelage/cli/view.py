@@ -1,6 +1,10 @@
 """`tutelage view`: runs, their examples and their proofs as local pages, or as files."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tutelage.view.looking import Looking
 
 
 def view(
@@ -58,7 +62,7 @@ def view(
     return 0
 
 
-def _bundle(looking: "Looking", out: Path, private: bool, examples: int) -> int:  # noqa: F821
+def _bundle(looking: "Looking", out: Path, private: bool, examples: int) -> int:
     from tutelage.redact import Secrets
     from tutelage.view.bundle import write_bundle
 
