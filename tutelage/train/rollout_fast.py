@@ -49,8 +49,13 @@ class Product:
         dtype = torch.bfloat16 if precision == "bfloat16" else weight.dtype
         if dtype not in (torch.float32, torch.bfloat16) or not torch.backends.mkldnn.is_available():
             return None
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), 4)
         bias = None if bias is None else bias.to(dtype)
+        if (
+            dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        ):  # a CPU without AVX-512: nothing to lay out
+            rounded = weight.to(dtype)
+            return lambda x_ND: linear(x_ND.to(dtype), rounded, bias).to(x_ND.dtype)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.to(dtype), 4)
         multiply = torch.ops.mkldnn._linear_pointwise
         return lambda x_ND: multiply(x_ND.to(dtype), packed, bias, "none", [], "").to(x_ND.dtype)
 
