@@ -53,7 +53,7 @@ def demo(
     full
         The whole job: 6,000 questions to learn from, 4,500 held out (about half an hour on 2 cores).
     quick
-        A small check that everything works (at most 2 minutes); too small to prove much.
+        A small check that everything works (two to three minutes); too small to prove much.
     out
         The run folder (default: runs/demo, runs/demo-full or runs/demo-quick).
     set_
