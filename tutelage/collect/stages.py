@@ -2,17 +2,37 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tutelage.canon import canonical
-from tutelage.collect.sources import Rows
+from tutelage.canon import canonical, digest_file
+from tutelage.collect.sources import Rows, read_rows
 from tutelage.collect.split import Origin, split_rows
 from tutelage.config import DataTable, TaskTable
 from tutelage.jsonl import write_lines, write_whole
 from tutelage.models.ask import Asking
 from tutelage.models.questions import ask_all, exchange_rows, label_request
 from tutelage.prompts import Prompts, write_prompts
+from tutelage.resources import fetch, resource
 from tutelage.tasks import teacher_messages
+
+
+class Opened(NamedTuple):
+    """The rows of a data table and where they come from, its digest included."""
+
+    rows: Rows
+    origin: Origin
+
+
+def open_data(table: DataTable) -> Opened:
+    """Fetches a pinned file, or reads one's own. Raises as `fetch` and `read_rows`."""
+    if table.resource:
+        pinned = resource(table.resource)
+        path, origin = fetch(pinned), Origin(pinned.name, "", pinned.licence)
+    else:
+        path = Path(table.path or "")
+        origin = Origin(path.name, "", table.licence or "")
+    rows = read_rows(path, table)
+    return Opened(rows, origin._replace(digest=digest_file(path)))
 
 
 def make_prompts(

@@ -3,16 +3,16 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tutelage.canon import canonical, digest_file, digest_of
-from tutelage.collect.sources import Row, Rows, read_rows
+from tutelage.canon import canonical, digest_of
+from tutelage.collect.sources import Row, Rows
 from tutelage.collect.split import Origin, gold_label, split_rows
+from tutelage.collect.stages import open_data
 from tutelage.compare_config import CandidateTable, CompareConfig
 from tutelage.errors import DataError
 from tutelage.jsonl import read_lines, write_lines, write_whole
 from tutelage.pipeline.gate import Permission
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.records import TrainPrompt
-from tutelage.resources import fetch, resource
 
 COMPARED, CALIBRATION = "comparison", "calibration"
 ITEMS, GOLD = Path("data") / "items.jsonl", Path("data") / "gold.json"
@@ -38,14 +38,7 @@ class Item(NamedTuple):
 def make_questions(config: CompareConfig, run: Run) -> Done:
     """The questions stage: items of the later run's training part, one of each group of near-duplicates."""
     table = config.data
-    if table.resource:
-        pinned = resource(table.resource)
-        path, origin = fetch(pinned), Origin(pinned.name, f"sha256:{pinned.sha256}", pinned.licence)
-    else:
-        path = Path(table.path or "")
-        origin = Origin(path.name, "", table.licence or "")
-    rows = read_rows(path, table)
-    origin = origin._replace(digest=digest_file(path))
+    rows, origin = open_data(table)
 
     def work(scratch: Path) -> Facts:
         if rows.bad:

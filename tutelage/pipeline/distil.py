@@ -3,10 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tutelage.canon import digest_file
-from tutelage.collect.sources import read_rows
-from tutelage.collect.split import Origin
-from tutelage.collect.stages import collect, make_prompts
+from tutelage.collect.stages import collect, make_prompts, open_data
 from tutelage.config import RunConfig
 from tutelage.curate.select import curate
 from tutelage.jsonl import read_lines
@@ -24,7 +21,6 @@ from tutelage.pipeline.serving import serve_teacher
 from tutelage.pipeline.session import Session, today
 from tutelage.prompts import read_prompts
 from tutelage.records import Role
-from tutelage.resources import fetch, resource
 
 COLLECT_PURPOSE = "train"  # the namespace of answers that may be trained on
 
@@ -73,14 +69,7 @@ def check(session: Session) -> Gate:
 def split(session: Session) -> Done:
     """The data stage: prompts of three kinds, gold for the held-out ones alone."""
     table = session.config.data
-    if table.resource:
-        pinned = resource(table.resource)
-        path, origin = fetch(pinned), Origin(pinned.name, f"sha256:{pinned.sha256}", pinned.licence)
-    else:
-        path = Path(table.path or "")
-        origin = Origin(path.name, "", table.licence or "")
-    rows = read_rows(path, table)
-    origin = origin._replace(digest=digest_file(path))
+    rows, origin = open_data(table)
 
     def work(scratch: Path) -> Facts:
         if rows.bad:

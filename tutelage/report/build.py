@@ -79,16 +79,23 @@ def web_link(address: str) -> str:
     return address if parts.hostname and "@" not in parts.netloc else ""
 
 
-@cache
-def environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("tutelage.report", ""),
+def hostile_safe(package: str, folder: str) -> Environment:
+    """Templates of a package in which every text is escaped, its invisible characters shown, and a null or a name that is not
+    there refused."""
+    return Environment(
+        loader=PackageLoader(package, folder),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+@cache
+def environment() -> Environment:
+    """The report's templates and their filters."""
+    environment = hostile_safe("tutelage.report", "")
     environment.filters |= {
         "accepted": words.accepted,
         "artefact": words.artefact,

@@ -6,12 +6,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from tutelage.errors import TutelageError
 from tutelage.records import NUSD_PER_USD
 from tutelage.report import words
+from tutelage.report.build import hostile_safe
 from tutelage.view.compare import Comparison
 from tutelage.view.diff import Diff
 from tutelage.view.example import SHOWN_CANDIDATES, SHOWN_POSITIONS, Example
@@ -113,14 +114,7 @@ def _render(template: str, links: Links, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("tutelage.view", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = hostile_safe("tutelage.view", "templates")
     environment.filters |= {
         "brief": brief,
         "called": called,
@@ -138,13 +132,6 @@ def _environment() -> Environment:
         "usd": words.usd,
     }
     return environment
-
-
-def _shown(value: Any) -> Any:
-    """What every `{{ … }}` passes through before it is escaped."""
-    if value is None:
-        raise ValueError("a null reached the page where a value is needed")
-    return words.visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def brief(text: str) -> str:
