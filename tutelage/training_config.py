@@ -110,7 +110,7 @@ class LearnerTable(Table):
         return self.init or ("pruned" if self.sizes else "whole")
 
 
-SignalName = Literal["dense", "hidden", "threshold", "random", "top-k", "sampled", "text"]
+SignalName = Literal["dense", "hidden", "threshold", "random", "top-k", "sampled", "text", "pairs"]
 
 
 class MethodTable(Table):

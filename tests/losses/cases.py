@@ -11,6 +11,7 @@ import torch
 
 from tests.reference import losses_naive as naive
 from tutelage.losses.catalogue import make
+from tutelage.losses.preference import Pairs
 from tutelage.losses.topk import LEAST_TAIL
 from tutelage.signals import NO_TAIL, Dense, Scored, Signal, Sparse, Text, TopK
 
@@ -70,6 +71,15 @@ def draw_scored(seed: int, rows: int = 4, vocabulary: int = VOCABULARY) -> Score
     return Scored(ids.squeeze(-1), draw_dense(seed, rows, vocabulary).logp_NV.gather(-1, ids).squeeze(-1), drawn)
 
 
+def draw_pairs(seed: int, rows: int = 9, vocabulary: int = VOCABULARY) -> Pairs:
+    """Two pairs whose answers alternate, and one position of none."""
+    unit = torch.tensor([0, 1, 0, -1, 1, 0, 1, 0, 1][:rows])
+    side = torch.tensor([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 1.0][:rows], dtype=torch.float64)
+    ids = draw_text(seed, rows, vocabulary).ids_N
+    reference = draw_dense(seed, rows, vocabulary).logp_NV.gather(-1, ids[:, None]).squeeze(-1)
+    return Pairs(ids, unit, side, reference)
+
+
 def revealed(signal: TopK, at: int) -> tuple[dict[int, float], float]:
     pairs = zip(signal.ids_NK[at].tolist(), signal.logp_NK[at].tolist(), strict=True)
     return {token: value for token, value in pairs if value > -math.inf}, float(signal.tail_N[at])
@@ -125,6 +135,29 @@ CASES = [
     Case(
         "sampled-reverse-kl", {"baseline": 0.3}, draw_scored,
         lambda z, s, n: naive.sampled_reverse_kl_naive(z, *_scores(s, n), 0.5, 2.0),
+    ),
+]  # fmt: skip
+
+
+class JointCase(NamedTuple):
+    """A loss that ties positions together; its twin gives the values of all positions out of lists of log q(y)."""
+
+    name: str
+    parameters: dict[str, float]
+    draw: Callable[..., Any]
+    twin: Callable[[list[float], Any], list[float]]
+
+    def loss(self) -> Any:
+        return make(self.name, **self.parameters)
+
+    def __str__(self) -> str:
+        return self.loss().name
+
+
+JOINT = [
+    JointCase(
+        "dpo", {"beta": 0.3}, draw_pairs,
+        lambda q, s: naive.dpo_naive(q, s.unit_N.tolist(), s.side_N.tolist(), s.reference_N.tolist(), 0.3),
     ),
 ]  # fmt: skip
 FAST = [case for case in CASES if case.loss().gradient is not None]

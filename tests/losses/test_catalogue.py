@@ -14,7 +14,7 @@ from tutelage.signals import Head, Hidden, Text
 
 NAMES = (
     "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "total-variation", "top-k-forward-kl", "top-k-reverse-kl",
-    "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl",
+    "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl", "dpo",
 )  # fmt: skip
 
 

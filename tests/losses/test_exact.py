@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.losses.cases import CASES, DENSE, FAST, Case, draw_dense, draw_logits
+from tests.losses.cases import CASES, DENSE, FAST, JOINT, Case, draw_dense, draw_logits
 from tutelage.losses import inplace
 from tutelage.losses.catalogue import make, names
 from tutelage.signals import Dense, Signal
@@ -24,7 +24,7 @@ def by_autograd(loss: Any, logits_NV: torch.Tensor, signal: Signal) -> tuple[tor
 
 
 def test_every_loss_has_a_case() -> None:
-    assert {case.name for case in CASES} == set(names())
+    assert {case.name for case in (*CASES, *JOINT)} == set(names())
     assert {case.name for case in FAST} >= {"forward-kl", "reverse-kl", "jsd", "sparse-forward-kl", "cross-entropy"}
 
 

@@ -89,3 +89,15 @@ def sampled_gradient_naive(
     weight = ratio if ratio_low <= ratio <= ratio_high else 0.0
     advantage = logp - math.log(q[target]) - baseline
     return [-weight * advantage * ((at == target) - value) for at, value in enumerate(q)]
+
+
+def dpo_naive(
+    logq: Sequence[float], unit: Sequence[int], side: Sequence[float], reference: Sequence[float], beta: float
+) -> list[float]:
+    """At the last position of each pair −log σ of β times its margin; 0 elsewhere."""
+    found = [0.0] * len(logq)
+    for pair in set(unit) - {-1}:
+        places = [at for at, one in enumerate(unit) if one == pair]
+        margin = sum(side[at] * (logq[at] - reference[at]) for at in places)
+        found[places[-1]] = math.log(1 + math.exp(-beta * margin))
+    return found

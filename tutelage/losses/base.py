@@ -26,12 +26,17 @@ class Loss:
 
     `gradient(logits_NV, signal)`, where there is one, gives the same with the derivative in closed form, under no_grad; it may
     overwrite `logits_NV`, which is what makes it cheap. `takes` is the only type of signal either may be called with.
+
+    A loss that ties positions together (a sum over an answer inside a logarithm, say) has `joint(logq_N, signal)` too: the same
+    value of the log-probabilities of the tokens `signal.ids_N` alone. Its `value` is right only for all positions that are
+    tied to each other at once; `losses.chunked` takes it apart (`settled`).
     """
 
     name: str
     takes: type[Signal]
     value: Callable[[torch.Tensor, Any], torch.Tensor]
     gradient: Callable[[torch.Tensor, Any], WithGradient] | None = None
+    joint: Callable[[torch.Tensor, Any], torch.Tensor] | None = None
 
     def __call__(self, logits_NV: torch.Tensor, signal: Signal) -> torch.Tensor:
         """Raises `SignalError` for a signal of another type or width."""

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.losses import divergence, sampled, sparse, supervised, topk
+from tutelage.losses import divergence, preference, sampled, sparse, supervised, topk
 from tutelage.losses.base import Loss
 from tutelage.losses.inplace import in_place
+from tutelage.losses.joint import on_logits
 from tutelage.signals import Dense, Scored, Signal, Sparse, Text, TopK
 
 
@@ -34,13 +35,15 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A loss with its parameters open: `value` and `kernel` take them by name; `buffers` is what the kernel works in."""
+    """A loss with its parameters open: `value`, `kernel` and `joint` take them by name; `buffers` is what the kernel works in.
+    `joint` is of a loss that ties positions together (`Loss.joint`)."""
 
     takes: type[Signal]
     value: Callable[..., torch.Tensor]
     kernel: Callable[..., torch.Tensor] | None = None
     buffers: int = 0
     parameters: dict[str, Parameter] = field(default_factory=dict)
+    joint: Callable[..., torch.Tensor] | None = None
 
 
 BETA = Parameter(
@@ -54,6 +57,7 @@ SKEW = Parameter(0.0, 1.0, 0.1, "give 0 < alpha < 1, 0.1 as published; for 0 use
 SKEW_REVERSE = Parameter(0.0, 1.0, 0.1, "give 0 < alpha < 1, 0.1 as published; for 0 use reverse-kl", True)
 LEAST_TAIL = Parameter(0.0, 1.0, topk.LEAST_TAIL, "give 0 < least_tail < 1, the smallest tail mass to believe", True)
 BASELINE = Parameter(-1e6, 1e6, 0.0, "give the mean of log p − log q, or 0 for none")
+DPO_BETA = Parameter(0.0, 1e3, 0.1, "give beta above 0: how far the student may go from where it began", True)
 RATIO_LOW = Parameter(0.0, 1.0, 0.5, "give 0 ≤ ratio_low ≤ 1; 0 keeps every position")
 RATIO_HIGH = Parameter(1.0, math.inf, 2.0, "give ratio_high ≥ 1; inf keeps every position")
 
@@ -76,6 +80,7 @@ ENTRIES = {
         sampled.sampled_reverse_kl_kernel,
         parameters={"baseline": BASELINE, "ratio_low": RATIO_LOW, "ratio_high": RATIO_HIGH},
     ),
+    "dpo": Entry(preference.Pairs, on_logits(preference.dpo), joint=preference.dpo, parameters={"beta": DPO_BETA}),
 }
 
 
@@ -110,4 +115,5 @@ def make(name: str, **parameters: float) -> Loss:
         entry.takes,
         partial(entry.value, **given) if given else entry.value,
         None if kernel is None else in_place(kernel, entry.buffers),
+        partial(entry.joint, **given) if entry.joint and given else entry.joint,
     )

@@ -4,6 +4,9 @@ The logits of student and teacher exist for one chunk only, and so do their deri
 losses, the gradient by the hidden states, and the gradient by the head's weights, added in place. That is what a fused linear
 cross-entropy does (Hsu et al., Liger Kernel, arXiv 2410.10989, §3.2), for every loss of the catalogue.
 
+Losses that tie positions together need all log-probabilities before any derivative: the head is applied once more for those
+(`settled`).
+
 Shape legend: N positions, D hidden, V vocabulary.
 """
 
@@ -13,7 +16,9 @@ from typing import Any, NamedTuple
 import torch
 
 from tutelage.losses.base import Loss, WithGradient
-from tutelage.signals import Head, Signal
+from tutelage.losses.joint import Settled, settled_loss
+from tutelage.losses.supervised import cross_entropy
+from tutelage.signals import Head, Signal, Text
 
 # Of one float32 [chunk, V] tensor, of which up to six exist at a time. A processor's cache holds a few rows; a GPU wants enough
 # of them at once to be busy.
@@ -59,6 +64,7 @@ def head_gradients(
     gradient_ND = torch.empty(hidden_ND.shape, dtype=dtype, device=hidden_ND.device)
     totals = [torch.zeros((), dtype=torch.float64, device=hidden_ND.device) for _ in parts]
     step = rows or chunk_rows(weight_VD.shape[0], hidden_ND.device.type)
+    parts = settled(hidden_ND.detach().to(dtype), cast, parts, step)
     for start in range(0, len(hidden_ND), step):
         at = slice(start, start + step)
         piece_ND = hidden_ND[at].detach().to(dtype)
@@ -83,6 +89,7 @@ def values(
     """The losses alone, one tensor [N] of nats a part, without gradients."""
     found: list[list[torch.Tensor]] = [[] for _ in parts]
     step = rows or chunk_rows(head.weight_VD.shape[0], hidden_ND.device.type)
+    parts = settled(hidden_ND, head, parts, step)
     with torch.no_grad():
         for start in range(0, len(hidden_ND), step):
             at = slice(start, start + step)
@@ -90,6 +97,28 @@ def values(
             for kept, part in zip(found, parts, strict=True):
                 kept.append(part.loss(logits_NV, part.signal.rows(at)))
     return tuple(torch.cat(kept) if kept else hidden_ND.new_zeros(0) for kept in found)
+
+
+def settled(hidden_ND: torch.Tensor, head: Head, parts: Sequence[Part], rows: int | None = None) -> tuple[Part, ...]:
+    """The parts with those whose loss ties positions together (`Loss.joint`) made independent of each other: all positions of one
+    term at once, their values and derivatives by log q(y) known. Other parts are as they were."""
+    return tuple(_settled(hidden_ND, head, part, rows) if part.loss.joint else part for part in parts)
+
+
+def _settled(hidden_ND: torch.Tensor, head: Head, part: Part, rows: int | None) -> Part:
+    signal, joint = part.loss.accept(part.signal, head.weight_VD.shape[0]), part.loss.joint
+    assert joint is not None
+    step = rows or chunk_rows(head.weight_VD.shape[0], hidden_ND.device.type)
+    with torch.no_grad():
+        logq = [
+            -cross_entropy(head.logits(hidden_ND[at : at + step]), Text(signal.ids_N[at : at + step]))
+            for at in range(0, len(hidden_ND), step)
+        ]
+    with torch.enable_grad():
+        leaf_N = (torch.cat(logq) if logq else hidden_ND.new_zeros(0)).requires_grad_()
+        nats_N = joint(leaf_N, signal)
+        (slope_N,) = torch.autograd.grad(nats_N.sum(), leaf_N)
+    return Part(settled_loss(part.loss.name), Settled(signal.ids_N, nats_N.detach(), slope_N), part.weight)
 
 
 def _logit_gradient(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from tutelage.losses.base import at_least_float32
-from tutelage.losses.chunked import chunk_rows
+from tutelage.losses.chunked import chunk_rows, settled
 from tutelage.models.causal import Causal
 from tutelage.train.batch import split
 from tutelage.train.examples import Example
@@ -63,6 +63,8 @@ class HeldOutJudge:
             hidden_ND = student.hidden(passage.ids_T, passage.lengths)[passage.positions_N]
         head = student.head()
         step = chunk_rows(head.weight_VD.shape[0], hidden_ND.device.type)
+        with autocast:
+            parts = settled(hidden_ND, head, parts, step)
         for start in range(0, len(hidden_ND), step):
             at = slice(start, start + step)
             with autocast:

@@ -12,6 +12,7 @@ from tutelage.errors import ConfigError, SignalError
 from tutelage.losses.base import Loss
 from tutelage.losses.catalogue import ENTRIES, make
 from tutelage.losses.chunked import Part, values
+from tutelage.losses.preference import Pairs
 from tutelage.models.causal import Causal
 from tutelage.signals import Dense, Scored, Signal, Sparse, Text, TopK
 from tutelage.train.examples import Example
@@ -19,7 +20,8 @@ from tutelage.train.offpolicy import passage_of
 
 TRIED = 8  # examples that are looked at
 REVEALS: dict[str, type[Signal]] = {
-    "dense": Dense, "hidden": Dense, "threshold": Sparse, "random": Sparse, "top-k": TopK, "sampled": Scored, "text": Text
+    "dense": Dense, "hidden": Dense, "threshold": Sparse, "random": Sparse, "top-k": TopK, "sampled": Scored, "text": Text,
+    "pairs": Pairs,
 }  # fmt: skip
 CAPTURED = ("hidden", "threshold", "random", "top-k")  # asked for once, before training; the others as it goes
 SURPRISE_NATS = 0.1  # a rendering that costs the teacher so much more than another is not its own
