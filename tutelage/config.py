@@ -181,7 +181,7 @@ def require_plain_url(url: str) -> None:
 
 class TeacherTable(Table):
     resource: str | None = None  # embedded weights, served here on loopback
-    path: str | None = None  # or a Hugging Face folder of your own (safetensors), served here on loopback
+    path: str | None = None  # or a Hugging Face folder (safetensors) or GGUF file of your own, served here on loopback
     url: str | None = None  # or an endpoint, up to and including /v1
     api: str | None = None  # what it speaks: "openai", "anthropic", "gemini" or a plug-in; default: told by the host
     model: str = "default"
@@ -205,7 +205,9 @@ class TeacherTable(Table):
     @model_validator(mode="after")
     def _consistent(self) -> "TeacherTable":
         if sum(source is not None for source in (self.resource, self.path, self.url)) != 1:
-            raise ValueError("give exactly one of resource (embedded), path (a folder) and url (an endpoint)")
+            raise ValueError(
+                "give exactly one of resource (embedded), path (a folder or GGUF file) and url (an endpoint)"
+            )
         if self.path is not None and self.licence is None:
             raise ValueError('say under which licence you hold those weights: licence = "own" for your own')
         if self.batch and self.url is None:

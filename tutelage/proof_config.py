@@ -64,17 +64,31 @@ class ScoringTable(Table):
         }
 
 
-def _words_alone(raw: Any) -> Any:
-    """Answers are compared as words: log-probabilities come where the run file asks for them."""
-    return {"signal": "text", **raw} if isinstance(raw, dict) else raw
-
-
 def _greedy(raw: Any) -> Any:
     """Answers are the likeliest ones unless the run file says otherwise: a proof is of what a model says, not of a draw."""
     return {"temperature": 0.0, **raw} if isinstance(raw, dict) else raw
 
 
-SystemTable = Annotated[TeacherTable, BeforeValidator(_words_alone)]
+class ProofSystemTable(TeacherTable):
+    """A model that is asked the items. Answers are compared as words: log-probabilities come where the run file asks for them."""
+
+    signal: Literal["top-logprobs", "text"] = "text"
+    tokenizer: str | None = None  # folder with tokenizer and chat template of a model behind a url: to score text
+    scores: Literal["echo", "prompt_logprobs"] = "echo"  # how it is asked to; the second is vLLM's own
+    served_as: Literal["f32", "f16", "q8_0"] | None = None  # a folder: as a GGUF file made of it, behind llama.cpp
+
+    @model_validator(mode="after")
+    def _of_a_folder(self) -> "ProofSystemTable":
+        if self.served_as is not None and self.path is None:
+            raise ValueError(f"served_as = {self.served_as!r} makes a file of a folder's weights: give path, a folder")
+        return self
+
+
+class TeacherTextTable(Table):
+    """The teacher's own answers are scored by teacher and student."""
+
+    per: Literal["token", "byte"] = "token"  # nats a token, for one tokenizer; or bits a byte
+    top: int = Field(default=5, ge=1, le=20)  # likeliest candidates a place that are asked for
 
 
 class JudgeTable(TeacherTable):
@@ -107,7 +121,8 @@ class ProofClaimTable(Table):
 
     # gold: scores against the gold. teacher: the student's agreement with the teacher, against the teacher's own with
     # itself when asked again. judge: the share of items where the student's answer is preferred, against one half.
-    comparison: Literal["gold", "teacher", "judge"] = "gold"
+    # teacher-text: the student's log-probability of the teacher's text, less the teacher's own.
+    comparison: Literal["gold", "teacher", "judge", "teacher-text"] = "gold"
     judge: str | None = None  # which judge; default: the only one, or the majority of several
     margin: Share
     level: Share = 0.95
@@ -115,6 +130,9 @@ class ProofClaimTable(Table):
     expected_discordance: Share = (
         0.2  # share of items on which just one is right, or the deviation of differences squared
     )
+    expected_deviation: float = Field(default=0.3, gt=0)  # of one text's difference, in the unit; for teacher-text
+    # of differences within a session, for the power alone; default: as if items of a session were independent
+    expected_correlation: float | None = Field(default=None, ge=0, le=1)
 
 
 class ControlsTable(Table):
@@ -134,9 +152,10 @@ class ProofConfig(Table):
     items: ItemsTable
     task: ScoringTable
     sampling: Annotated[SamplingTable, BeforeValidator(_greedy)] = SamplingTable(temperature=0.0)
-    systems: dict[str, SystemTable]
+    systems: dict[str, ProofSystemTable]
     judges: dict[str, JudgeTable] = Field(default_factory=dict)
     claims: tuple[ProofClaimTable, ...]
+    teacher_text: TeacherTextTable | None = None
     controls: ControlsTable = ControlsTable()
     budget: BudgetTable = BudgetTable()
 
@@ -159,6 +178,11 @@ class ProofConfig(Table):
                 )
         if _asked(self.systems["teacher"]) == _asked(self.systems["student"]):
             raise ValueError("systems.teacher and systems.student are the same model: a proof compares two")
+        served, trained = self.systems["student"], self.systems.get("checkpoint")
+        if trained is not None and (_asked(served), served.served_as) == (_asked(trained), trained.served_as):
+            raise ValueError(
+                "systems.checkpoint is what systems.student serves: give the weights that were trained, in their own form"
+            )
         for claim in self.claims:
             self._check(claim)
         if len({(claim.comparison, claim.judge) for claim in self.claims}) < len(self.claims):
@@ -180,6 +204,8 @@ class ProofConfig(Table):
             )
         if claim.comparison == "judge" and not self.judges:
             raise ValueError('comparison = "judge" needs a table [judges.NAME]')
+        if claim.comparison == "teacher-text" and self.teacher_text is None:
+            raise ValueError('comparison = "teacher-text" needs a table [teacher_text]; it may be empty')
         if claim.judge is not None and (claim.comparison != "judge" or claim.judge not in self.judges):
             raise ValueError(
                 f"judge = {claim.judge!r} is no judge of this claim; judges: {', '.join(self.judges) or 'none'}"

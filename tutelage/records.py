@@ -14,8 +14,7 @@ from typing import Any, Self, Union, get_args, get_origin, get_type_hints
 
 from tutelage.canon import LEAVES, digest_of
 
-UNATS_PER_NAT = 1_000_000
-NUSD_PER_USD = 1_000_000_000
+UNATS_PER_NAT, NUSD_PER_USD = 1_000_000, 1_000_000_000
 
 
 class Role(StrEnum):
@@ -23,6 +22,7 @@ class Role(StrEnum):
 
     TEXT_TARGET = "text-target"
     SOFT_TARGET = "soft-target"
+    OWN_TEXT = "own-text"  # written by the student itself, and learnt not to be said
     SCORER = "scorer"
     JUDGE = "judge"
     PROMPT_AUTHOR = "prompt-author"
@@ -76,6 +76,7 @@ class Record:
 
 
 RAW = "raw"  # the role of a text that is sent as it stands, to be continued: no chat template, no other message
+GIVEN, SCORED = "given", "scored"  # roles of token ids in decimal: what is read, and what is to be scored after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,8 @@ class Request(Record):
     `params` are the other fields by their OpenAI names, as canonical values (temperatures are decimal strings); each
     dialect says them in its own words. `tools` (a list of OpenAI function tools), `schema` (the JSON Schema the answer
     must satisfy) and `extra` (fields sent as they are, for what only one vendor knows) are JSON text, empty when there is
-    none: they may hold floats and any key. A single message of role `RAW` makes it a plain completion.
+    none: they may hold floats and any key. A single message of role `RAW` makes it a plain completion, one of role `GIVEN`
+    and one of role `SCORED` a text to be scored (`models.scores`).
     """
 
     messages: tuple[Message, ...]

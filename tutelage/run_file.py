@@ -18,11 +18,11 @@ from tutelage.errors import ConfigError
 from tutelage.proof_config import ProofConfig
 from tutelage.training_config import TrainingConfig
 
-# Whose run file it is, by the first table that is there: no two commands share one of these.
+# Whose run file it is, by the first table that is there.
 _MARKS = (
     ("systems", "prove"),
+    ("method", "train"),  # which may have teachers as well
     ("teachers", "compare-teachers"),
-    ("method", "train"),
     ("prompts", "collect"),
     ("task", "run"),
 )
@@ -135,7 +135,8 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _explain(kind: type[BaseModel], item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
+    is_scorer = kind is TrainingConfig and item["loc"][:1] == ("scorer",)  # people write it as [teacher]
+    path = ".".join(str(part) for part in (("teacher", *item["loc"][1:]) if is_scorer else item["loc"]))
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(kind, item["loc"][:-1]), n=1, cutoff=0.5)
         return f"unknown key {path}" + (f" (did you mean {near[0]}?)" if near else "")

@@ -1,4 +1,5 @@
-"""Are intervals, tests and plans what they say? `python -m benchmarks.statistics [--quick] [--seed N] [--out FILE]`.
+"""Are intervals, tests and plans what they say? `python -m benchmarks.statistics [--quick] [--only PART ...] [--seed N]
+[--out FILE]`.
 
 Simulated data sets of known truth, 10,000 a cell (bootstrap and sessions 4,000), over sizes 20 to 5,000, discordance
 1 to 40 % and sessions. First figures of the results, which are also the last line printed, in shares of 1:
@@ -7,7 +8,8 @@ Simulated data sets of known truth, 10,000 a cell (bootstrap and sessions 4,000)
   20 expected right and wrong ones; 200 items for means; with sessions, 30 of them and 30 effective items on the rarer
   side); `exact_coverage_min` where the code must choose a method that holds at any size; `outside`: cells off these bars;
 - `type1_excess_max`: the most by which a test erred oftener than its level, as counted, and `type1_beyond_chance_max`: what
-  of it the number of simulations does not explain (3 standard deviations); also of each interval's two sides at 2.5 %;
+  of it the number of simulations does not explain (3 standard deviations); also of each interval's two sides at 2.5 %, where
+  it is to hold at any size or rests on a judge;
 - `power_error_max`: the most by which the share of data sets that decided differs from the plan's promise;
 - `ppi_gold_ratio`: gold labels that a plain mean needs over those of PPI++, correlation 0.75, ten cheap labels a gold one.
 
@@ -19,6 +21,7 @@ import json
 import platform
 import time
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,22 +37,40 @@ RESULT = Path(__file__).parents[1] / "results" / "statistics.json"
 QUICK = coverage.Budget(simulations=200, bootstraps=40, sizes=(50, 500))
 
 
-def measure(budget: coverage.Budget, seed: int) -> dict[str, Any]:
-    """All figures. Every part has a stream of its own, so that one more cell changes no other part."""
-    streams = iter(np.random.default_rng(seed).spawn(20))
-    took: dict[str, float] = {}
-    covered: list[Coverage] = []
-    wrong: list[Rate] = []
-    found: list[Rate] = []
-    for kept, parts in ((covered, coverage.PARTS), (wrong, decisions.WRONG), (found, decisions.FOUND)):
-        for part in parts:
-            began = time.perf_counter()
-            for row in part(next(streams), budget):
-                kept.append(row)
-                print(row.method, row.row, flush=True)
-            took[part.__name__] = round(time.perf_counter() - began, 1)
-    ratio = decisions.gold_ratio(next(streams), budget.bootstraps)
-    return first_figures(covered, wrong, found) | {
+Rows = dict[str, list[dict[str, Any]]]
+PARTS = {
+    **{part.__name__: ("coverage", part) for part in coverage.PARTS},
+    **{part.__name__: ("type1", part) for part in decisions.WRONG},
+    **{part.__name__: ("power", part) for part in decisions.FOUND},
+    "gold_ratio": ("", decisions.gold_ratio),
+    "preferences": ("coverage", coverage.preferences),
+}  # in the order of their streams: a new one comes last
+
+
+def measure(
+    budget: coverage.Budget, seed: int, only: Collection[str] = (), before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """All figures, or those of the parts in `only` with what `before` has of the others. Every part has a stream of its own,
+    so that one more cell changes no other part."""
+    took: dict[str, float] = dict(before["took_s"]) if before else {}
+    rows: Rows = {kind: list(before[kind]) if before else [] for kind in ("coverage", "type1", "power")}
+    ratio = before["ppi_gold_ratio"] if before else None
+    for (name, (kind, part)), stream in zip(PARTS.items(), np.random.default_rng(seed).spawn(20), strict=False):
+        if only and name not in only:
+            continue
+        began = time.perf_counter()
+        if not kind:
+            ratio = part(stream, budget.bootstraps)
+            continue
+        found = []
+        for row in part(stream, budget):
+            found.append(row.row)
+            print(row.method, row.row, flush=True)
+        again = {row["method"] for row in found}
+        rows[kind] = [row for row in rows[kind] if row["method"] not in again or not only] + found
+        took[name] = round(time.perf_counter() - began, 1)
+    covered = [Coverage(**row) for row in rows["coverage"]]
+    return first_figures(covered, *([Rate(**row) for row in rows[kind]] for kind in ("type1", "power"))) | {
         "ppi_gold_ratio": ratio,
         "simulations": budget.simulations,
         "bootstrap_simulations": budget.bootstraps,
@@ -57,9 +78,7 @@ def measure(budget: coverage.Budget, seed: int) -> dict[str, Any]:
         "seed": seed,
         "methods": by_method(covered),
         "outside": [row.row for row in covered if not row.inside],
-        "coverage": [row.row for row in covered],
-        "type1": [row.row for row in wrong],
-        "power": [row.row for row in found],
+        **rows,
         "took_s": took,
     }
 
@@ -71,7 +90,7 @@ def first_figures(covered: list[Coverage], wrong: list[Rate], found: list[Rate])
     sides = [
         Rate(row.method, row.setting, row.simulations, missed, 0.025)
         for row in covered
-        if row.bar == "exact" and row.method != "confidence sequence"
+        if (row.bar == "exact" and row.method != "confidence sequence") or row.method == coverage.JUDGED
         for missed in (row.truth_below, row.truth_above)
     ]
     return {
@@ -96,13 +115,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a look at all parts in seconds; figures are rough")
     parser.add_argument("--simulations", type=int, help="data sets a cell (two fifths of them for the bootstrap)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=(), help="these parts; the file keeps the others")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
     budget = QUICK if chosen.quick else coverage.Budget()
     if chosen.simulations:
         budget = coverage.Budget(chosen.simulations, max(20, 2 * chosen.simulations // 5), budget.sizes)
-    figures = measure(budget, chosen.seed)
+    before = json.loads(chosen.out.read_text("utf-8")) if chosen.only else None
+    figures = measure(budget, chosen.seed, chosen.only, before)
     figures["at"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     figures["machine"] = describe()
     figures["versions"] = {name: version(name) for name in ("tutelage", "numpy", "scipy")} | {

@@ -1,15 +1,26 @@
 """Does a 95 % interval hold the truth in 95 % of the data sets?"""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.statistics.simulate import Coverage, Sessions, by_table, cover, gold_and_cheap, paired_tables
+from benchmarks.statistics.simulate import (
+    Coverage,
+    Sessions,
+    by_table,
+    cover,
+    gold_and_cheap,
+    judged_outcomes,
+    paired_tables,
+)
+from tutelage.errors import DataError
 from tutelage.stats.clusters import clustered_difference, clustered_mean
 from tutelage.stats.exact import ENOUGH_DISCORDANT, clopper_pearson, paired_difference
-from tutelage.stats.interval import bootstrap_of_means, wilson
+from tutelage.stats.interval import Interval, bootstrap_of_means, wilson
 from tutelage.stats.newcombe import newcombe, newcombe_paired
+from tutelage.stats.outcomes import EVEN, judged_win_rate
 from tutelage.stats.paired import tango
 from tutelage.stats.ppi import ppi_mean
 from tutelage.stats.sequences import confidence_sequence
@@ -139,6 +150,39 @@ def predictions(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
             )
             setting = {"n": gold, "cheap": 10 * gold, "kind": kind, "correlation": correlation}
             yield cover("PPI++", "approximate" if gold >= 200 else "", setting, truth, made)
+
+
+PREFERENCE_CELLS = (
+    # gold items, others, share of ties, win rate less one half, how often the judge is right, how it errs
+    (20, 380, 0.3, -0.05, 0.8, "anything"), (30, 970, 0.3, -0.05, 0.95, "kind"),
+    (30, 3_970, 0.6, -0.2, 0.95, "overlooks losses"), (50, 350, 0.3, -0.05, 0.8, "anything"),
+    (50, 3_950, 0.9, -0.05, 0.8, "kind"), (100, 900, 0.0, -0.1, 0.7, "anything"),
+    (100, 3_900, 0.96, -0.02, 0.8, "overlooks losses"), (200, 800, 0.3, -0.05, 0.7, "anything"),
+    (200, 800, 0.0, -0.05, 0.8, "kind"), (200, 200, 0.0, 0.0, 0.7, "tie"), (400, 600, 0.3, -0.2, 0.7, "anything"),
+    (400, 3_600, 0.0, -0.05, 0.5, "anything"), (400, 3_600, 0.3, -0.05, 0.8, "anything"),
+    (400, 3_600, 0.9, -0.05, 0.9, "kind"),
+)  # fmt: skip
+JUDGED = "gold and a judge"
+
+
+def preferences(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:
+    """How often people prefer the student's answer, by gold on some items and a judge on all: the rule, and PPI++ without it,
+    over the data sets that it does not refuse. The sides are what counts: a claim is one-sided."""
+    for gold, others, tie, difference, right, errs in PREFERENCE_CELLS:
+        if gold > max(budget.sizes):
+            continue
+        chosen, bare = [], []
+        for _ in range(budget.sessions):
+            data = judged_outcomes(rng, gold, others, tie, difference, right, errs)
+            chosen.append((judged_win_rate(*data), 1))
+            with contextlib.suppress(DataError):
+                found = ppi_mean(*data).interval
+                bare.append((Interval(found.low - EVEN, found.high - EVEN, 0.95, found.method, gold), 1))
+        setting = {"n": gold, "others": others, "ties": tie, "difference": difference, "right": right, "errs": errs}
+        setting["by_ppi"] = sum(one.method.startswith("PPI") for one, _ in chosen) / len(chosen)
+        yield cover(JUDGED, "", setting, difference, chosen)
+        if bare:
+            yield cover("PPI++ of outcomes", "", setting, difference, bare)
 
 
 def bootstrap(rng: np.random.Generator, budget: Budget) -> Iterator[Coverage]:

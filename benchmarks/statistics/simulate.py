@@ -166,3 +166,24 @@ def gold_and_cheap(
     afresh = rng.random(total) < 1 - correlation
     judged = np.where(afresh, rng.random(total) < 0.8, truth).astype(np.float64)
     return truth[:gold].astype(np.float64), judged[:gold], judged[gold:]
+
+
+def judged_outcomes(
+    rng: np.random.Generator, gold: int, others: int, tie: float, difference: float, right: float, errs: str
+) -> tuple[Floats, Floats, Floats]:
+    """Outcomes 1, ½, 0 of `gold` items by gold and by a judge, and of `others` by the judge alone.
+
+    `tie` is the share of ties, wins less losses are 2 `difference`. The judge is right with probability `right`; else it
+    says one of the two other outcomes ("anything"), that the student wins ("kind"), a tie ("tie"), or, on losses alone,
+    that the student wins ("overlooks losses").
+    """
+    losses = (1.0 - tie) / 2.0 - difference
+    truth = rng.choice(3, gold + others, p=(losses, tie, max(0.0, 1.0 - tie - losses)))
+    is_wrong = rng.random(truth.size) > right
+    if errs == "overlooks losses":
+        is_wrong &= truth == 0
+    said = (
+        (truth + rng.integers(1, 3, truth.size)) % 3 if errs == "anything" else np.full(truth.size, 1 + (errs != "tie"))
+    )
+    judged = np.where(is_wrong, said, truth)
+    return truth[:gold] / 2.0, judged[:gold] / 2.0, judged[gold:] / 2.0

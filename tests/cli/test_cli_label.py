@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,10 @@ margin = 0.05
 """
     )
     person.say = even
-    assert label(run_file, "--out", out, "--labels", "even,odd", "--sample", 8, "--who", "Anna") == 0
+    assert label(run_file, "--out", out, "--sample", 8, "--who", "Anna") == 0
+    assert read_gold(out).header.choices == ("even", "odd")
+    assert label(run_file, "--out", tmp_path / "other", "--labels", "a,b", "--sample", 8, "--who", "Anna") == 0
+    assert read_gold(tmp_path / "other").header.choices == ("a", "b")
     from tutelage.collect.items import read_items
     from tutelage.config import PromptsTable
 
@@ -202,3 +206,22 @@ def test_folders_without_a_proof_are_named(tmp_path: Path, person: Person, capsy
     assert "has no data/items.jsonl" in capsys.readouterr().err
     assert label(tmp_path / "none.jsonl", "--out", tmp_path / "gold.jsonl", "--who", "Anna", "--labels", "a,b") == 2
     assert "none.jsonl" in capsys.readouterr().err
+
+
+def test_a_label_tasks_run_file_names_items_labels_and_question(
+    tmp_path: Path, items: Path, person: Person, capsys
+) -> None:
+    text = files("tutelage.recipes").joinpath("film_reviews/run.toml").read_text()
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(text)
+    assert label(run_file, "--out", tmp_path / "gold", "--who", "Anna") == 2
+    assert "is a resource" in capsys.readouterr().err
+    text = text.replace('resource = "film-review-sentences"\nformat = "tsv"', f'path = "{items}"\nformat = "jsonl"')
+    text = text.replace('columns = ["id", "rating", "text"]\ntext = "text"', 'licence = "own"\ntext = "prompt"')
+    run_file.write_text(text)
+    assert label(run_file, "--out", tmp_path / "gold", "--sample", 5, "--who", "Anna") == 0
+    header = read_gold(tmp_path / "gold").header
+    assert header.asked == "Does this sentence from a film review speak well or ill of the film?"
+    assert header.choices == ("bad", "good")
+    assert label(run_file, "--out", tmp_path / "own", "--ask", "Which?", "--sample", 5, "--who", "Anna") == 0
+    assert read_gold(tmp_path / "own").header.asked == "Which?"

@@ -52,7 +52,7 @@ def test_it_prints_what_came_of_it_and_the_folder_verifies(
 
 
 def test_each_kind_of_run_file_is_sent_to_its_own_command(run_file: Path, tmp_path: Path, capsys: Any) -> None:
-    for verb in ("run", "collect", "plan"):
+    for verb in ("run", "collect"):
         assert tutelage(verb, run_file) == 2
         assert f"fix: tutelage train {run_file}" in capsys.readouterr().err
     other = tmp_path / "other.toml"

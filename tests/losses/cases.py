@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import torch
 
 from tests.reference import losses_naive as naive
+from tutelage.losses.alm import Chunks
 from tutelage.losses.catalogue import make
 from tutelage.losses.preference import Pairs
+from tutelage.losses.ranked import Ranked
 from tutelage.losses.topk import LEAST_TAIL
 from tutelage.signals import NO_TAIL, Dense, Scored, Signal, Sparse, Text, TopK
 
@@ -80,6 +82,19 @@ def draw_pairs(seed: int, rows: int = 9, vocabulary: int = VOCABULARY) -> Pairs:
     return Pairs(ids, unit, side, reference)
 
 
+def draw_chunks(seed: int, rows: int = 9, vocabulary: int = VOCABULARY) -> Chunks:
+    """Chunks of one, two and three tokens, two of them of other texts between, and a position of none."""
+    unit = torch.tensor([0, 1, 1, -1, 2, 3, 3, 3, 4][:rows])
+    logp = -2.0 * torch.rand(rows, generator=seeded(seed + 3), dtype=torch.float64)
+    return Chunks(draw_text(seed, rows, vocabulary).ids_N, unit, logp)
+
+
+def draw_ranked(seed: int, rows: int = 4, vocabulary: int = VOCABULARY) -> Ranked:
+    """A teacher of three tokens more, silent at one position."""
+    p = draw_dense(seed, rows, vocabulary + 3).logp_NV.exp().sort(-1, descending=True).values
+    return Ranked(p, torch.arange(rows) != 1)
+
+
 def revealed(signal: TopK, at: int) -> tuple[dict[int, float], float]:
     pairs = zip(signal.ids_NK[at].tolist(), signal.logp_NK[at].tolist(), strict=True)
     return {token: value for token, value in pairs if value > -math.inf}, float(signal.tail_N[at])
@@ -124,6 +139,13 @@ CASES = [
         "skew-reverse-kl", {"alpha": 0.3}, draw_dense,
         lambda z, s, n: naive.skew_reverse_kl_naive(z, _probabilities(s, n), 0.3),
     ),
+    Case("distillm-2", {}, draw_dense, lambda z, s, n: naive.skew_kl_naive(z, _probabilities(s, n), 0.1)),
+    Case("adaptive-kl", {}, draw_dense, lambda z, s, n: naive.adaptive_kl_naive(z, _probabilities(s, n), 0.5)),
+    Case(
+        "entropy-aware-kl", {"threshold_nats": 1.0}, draw_dense,
+        lambda z, s, n: naive.entropy_aware_kl_naive(z, _probabilities(s, n), 1.0),
+    ),
+    Case("taid", {"t": 0.4}, draw_dense, lambda z, s, n: naive.taid_naive(z, _probabilities(s, n), 0.4)),
     Case("total-variation", {}, draw_dense, lambda z, s, n: naive.total_variation_naive(z, _probabilities(s, n))),
     Case("top-k-forward-kl", {}, draw_top_k, lambda z, s, n: naive.forward_kl_top_k_naive(z, *revealed(s, n))),
     Case(
@@ -135,6 +157,10 @@ CASES = [
     Case(
         "sampled-reverse-kl", {"baseline": 0.3}, draw_scored,
         lambda z, s, n: naive.sampled_reverse_kl_naive(z, *_scores(s, n), 0.5, 2.0),
+    ),
+    Case(
+        "uld", {}, draw_ranked,
+        lambda z, s, n: naive.uld_naive(z, s.p_NK[n].tolist()) if s.there_N[n] else 0.0,
     ),
 ]  # fmt: skip
 
@@ -156,9 +182,14 @@ class JointCase(NamedTuple):
 
 JOINT = [
     JointCase(
+        "alm", {"tau": 3.0}, draw_chunks, lambda q, s: naive.alm_naive(q, s.unit_N.tolist(), s.logp_N.tolist(), 3.0)
+    ),
+    JointCase(
         "dpo", {"beta": 0.3}, draw_pairs,
         lambda q, s: naive.dpo_naive(q, s.unit_N.tolist(), s.side_N.tolist(), s.reference_N.tolist(), 0.3),
     ),
 ]  # fmt: skip
 FAST = [case for case in CASES if case.loss().gradient is not None]
 DENSE = [case for case in CASES if case.draw is draw_dense]
+HELD_FIXED = ("sampled-reverse-kl", "adaptive-kl", "taid")
+"""Losses in which something of the student is held fixed: their derivative is not that of their value."""

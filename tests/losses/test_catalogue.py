@@ -13,8 +13,9 @@ from tutelage.losses.divergence import jsd
 from tutelage.signals import Head, Hidden, Text
 
 NAMES = (
-    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "total-variation", "top-k-forward-kl", "top-k-reverse-kl",
-    "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl", "dpo",
+    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "distillm-2",
+    "adaptive-kl", "entropy-aware-kl", "taid", "total-variation", "top-k-forward-kl", "top-k-reverse-kl",
+    "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl", "alm", "uld", "dpo",
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from tutelage.models.prices import PriceList
 from tutelage.models.questions import ask_all, label_request
 from tutelage.models.teachers import open_model
 from tutelage.models.throttle import RateLimits, Throttle
-from tutelage.progress import Quiet, Stop
+from tutelage.progress import Lines, Quiet, Stop
 from tutelage.records import RAW, Message, Request, Role
 from tutelage.store.store import Store
 
@@ -452,3 +452,48 @@ def test_a_server_that_answers_nonsense_is_not_said_to_be_silent(tmp_path: Path)
         pytest.raises(TeacherError, match="answers nothing that can be used"),
     ):
         run(make(teacher, store), plain(5))
+
+
+class Noted(Quiet):
+    """Keeps what the progress line shows beside the count."""
+
+    def __init__(self) -> None:
+        self.notes: list[str | None] = []
+
+    def advance(self, done: int, *, tokens: int = 0, usd: float = 0.0, note: str | None = None) -> None:
+        self.notes.append(note)
+
+
+def test_what_is_tried_again_is_told_and_why(tmp_path: Path) -> None:
+    teacher, progress = Teacher(), Noted()
+    teacher.fault = lambda number, request: problem(500) if number in (2, 3) else None
+    with serving(teacher), Store(tmp_path) as store:
+        run(make(teacher, store, progress=progress), plain(3), concurrency=2)
+    assert progress.notes[0] == ""
+    assert {"1 tried again: HTTP 500", "2 tried again: HTTP 500"} <= set(progress.notes)
+    assert progress.notes[-1] == "", "nothing is left to be tried again"
+
+
+def test_a_timeout_is_told_by_its_length(tmp_path: Path) -> None:
+    teacher, progress = Teacher(), Noted()
+
+    async def slow(request: web.Request) -> web.Response:
+        await asyncio.sleep(1.0)
+        return problem(500)
+
+    teacher.fault = lambda number, request: slow(request) if number == 2 else None
+    with serving(teacher), Store(tmp_path) as store:
+        endpoint = Endpoint(teacher.base_url, "loopback", "test", "word-counter", "MIT", timeout_s=0.3)
+        run(make(teacher, store, progress=progress, model=open_model(endpoint, 4)), plain(2))
+    assert "1 tried again: no answer within 0.3 s" in progress.notes
+
+
+def test_a_note_stands_until_another_or_none(capsys: Any) -> None:
+    lines = Lines(live=True)
+    lines.begin("asking", 9)
+    shown = []
+    for note in ("2 tried again: HTTP 500", None, ""):
+        lines._shown_at = 0.0
+        lines.advance(1, note=note)
+        shown.append("tried again" in capsys.readouterr().err)
+    assert shown == [True, True, False]

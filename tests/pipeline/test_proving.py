@@ -236,7 +236,7 @@ def test_items_that_were_trained_on_are_refused_with_the_overlap(tmp_path: Path,
     )
     assert prove(run_file, "--out", tmp_path / "run") == 2
     said = capsys.readouterr().err
-    assert "1 items were trained on" in said and "What is 3 + 21?" in said and "trained.jsonl" in said
+    assert "1 of 20 held-out items were trained on" in said and "What is 3 + 21?" in said and "trained.jsonl" in said
     assert models.teacher.asked == 0
 
 

@@ -146,6 +146,36 @@ def test_the_steps_say_whose_tokens_they_took(finished: tuple[Path, Trained, lis
     ].keys()
 
 
+def test_the_card_says_how_sure_the_student_is(finished: tuple[Path, Trained, list[str]]) -> None:
+    """On the half of the validation that no temperature was fitted on; what is served is as it was."""
+    out, found, _ = finished
+    sure = found.calibration
+    assert sure["positions"] > 10 and 0 <= sure["right_ppm"] <= 10**6 and sure["temperature_ppm"] > 0
+    card = (out / "student" / "README.md").read_text()
+    assert (
+        f"logits divided by {sure['temperature_ppm'] / 1e6:.3f}" in card
+        and f"{sure['ece_ppm'] / 1e4:.1f} points" in card
+    )
+    assert sure["kl_nats_ppm"] > 0 and "temperature" not in json.loads(
+        (out / "student" / "generation_config.json").read_bytes()
+    )
+
+
+def test_hidden_states_that_were_kept_teach_what_the_live_teacher_does(run_file: Path, tmp_path: Path) -> None:
+    """Of a teacher that reads in bfloat16 nothing is lost: 2 bytes a number, and the first loss is the same."""
+    first = []
+    for signal in ("dense", "hidden"):
+        do(
+            run_file,
+            tmp_path / signal,
+            method__signal=signal,
+            teacher__precision="bfloat16",
+            train__precision="float32",
+        )
+        first.append(next(iter(read_lines(tmp_path / signal / "train" / "metrics.jsonl")))["loss_nats"])
+    assert first[0] == pytest.approx(first[1], abs=1e-6)
+
+
 def test_the_record_holds_and_a_changed_count_is_found(
     finished: tuple[Path, Trained, list[str]], tmp_path: Path
 ) -> None:
@@ -173,7 +203,9 @@ def test_a_finished_run_is_not_done_again(finished: tuple[Path, Trained, list[st
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"method__prefix": "student", "method__loss": "reverse-kl"}], ids=("off", "on")
+    "changes",
+    [{}, {"method__prefix": "student", "method__loss": "reverse-kl"}, {"method__loss": "distillm-2"}],
+    ids=("off", "on", "both"),
 )
 def test_a_stopped_run_goes_on_to_the_same_weights(run_file: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     class After(Stop):
@@ -204,6 +236,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "hidden": {"method__loss": "jsd", "method__beta": 0.3, "method__signal": "hidden"},
     "mixture": {"method__loss": "reverse-kl", "method__prefix": 0.5},
     "sampled": {"method__loss": "sampled-reverse-kl", "method__prefix": "student"},
+    "distillm-2": {"method__loss": "distillm-2"},
+    "least sure": {"method__focus": 0.3},
+    "least sure, own text": {"method__loss": "entropy-aware-kl", "method__prefix": "student", "method__focus": 0.5},
+    "taid": {"method__loss": "taid", "method__t": 0.2},
+    "akl": {"method__loss": "adaptive-kl"},
     "text": {"method__loss": "cross-entropy", "teacher": None},
     "adapters": {"student__lora": {"rank": 2, "alpha": 4.0}, "student__init": "whole", "student__layers": None},
     "narrow": {"student__neurons": 32, "student__keep": "importance"},
@@ -250,8 +287,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"student__template": "{{ raise_exception('no roles here') }}", "data__system": "be brief"},
         "no roles here",
     ),
-    "fewer tokens than the teacher has": ({"student__trim_vocabulary": True}, "cannot teach fewer tokens"),
     "no width for so many heads": ({"student__init": "random", "student__hidden": 50, "student__heads": 4}, "heads"),
+    "whole answers in part": ({"method__loss": "distillm-2", "method__focus": 0.5}, "of whole answers"),
+    "another text for distillm-2": ({"method__loss": "distillm-2", "method__prefix": 0.5}, "in every step"),
+    "a teacher that reads more, for distillm-2": (
+        {"method__loss": "distillm-2", "teacher__system": "Be brief."},
+        "reads what the student reads",
+    ),
+    "a target that moves, of signals that stand still": (
+        {"method__loss": "taid", "method__signal": "hidden"},
+        "captured signals stand still",
+    ),
+    "a trimmed student of a teacher that reads more": (
+        {"student__trim_vocabulary": True, "teacher__system": "Be brief."},
+        "byte by byte",
+    ),
     "a parameter of another loss": ({"method__beta": 0.5}, "no parameter 'beta'"),
     "a licence nobody knows": ({"data__licence": "who-knows"}, "unknown"),
 }

@@ -14,7 +14,7 @@ from tutelage.canon import digest_file
 from tutelage.errors import TutelageError
 from tutelage.ledger.verify import verify
 from tutelage.pipeline import pupil
-from tutelage.pipeline.stepping import size_in_words
+from tutelage.pipeline.tuition import size_in_words
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from tutelage.errors import DataError, StorageError
 from tutelage.records import Decision
-from tutelage.report import plots, words
+from tutelage.report import plots, price_plots, words
 from tutelage.report.build import build_report, web_link, write_report
 from tutelage.report.shape import SHAPE, MapOf, Maybe
 from tutelage.report.svg import Scale, log_ticks, ticks
@@ -293,6 +293,11 @@ def read_axis(svg: str, marks: list[tuple[str, float]]) -> Scale:
     return Scale(low, high, start, end)
 
 
+def test_the_margin_picture_names_the_claims_metric(evidence):
+    svg = plots.margin_chart(evidence["claims"][0] | {"metric": "win rate"})
+    assert "percentage points of win rate" in svg and "accuracy" not in svg
+
+
 def test_margin_picture_puts_interval_and_lines_where_the_axis_says(evidence):
     claim = evidence["claims"][0] | {"verdict": "NON-INFERIOR"}
     svg = plots.margin_chart(claim)
@@ -317,7 +322,7 @@ def test_pictures_refuse_to_draw_nothing(evidence):
     with pytest.raises(ValueError, match="curve"):
         plots.training_chart(evidence["training"] | {"curve": []})
     with pytest.raises(ValueError, match="CPU"):
-        plots.cost_chart([system | {"cpu_s_per_query": None} for system in evidence["systems"]])
+        price_plots.price_chart([system | {"cpu_s_per_query": None} for system in evidence["systems"]])
     with pytest.raises(ValueError, match="bins"):
         plots.reliability_chart([system | {"reliability": []} for system in evidence["systems"]])
 
@@ -330,7 +335,7 @@ def test_pictures_survive_flat_data(evidence):
     claim = evidence["claims"][0] | {"difference": 0.0, "ci_low": 0.0, "ci_high": 0.0, "margin": 0.0}
     for svg in (
         plots.accuracy_chart(systems),
-        plots.cost_chart(systems),
+        price_plots.price_chart(systems),
         plots.training_chart(training),
         plots.margin_chart(claim),
     ):

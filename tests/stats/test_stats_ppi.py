@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from tutelage.errors import ConfigError, DataError
-from tutelage.stats.ppi import FEWEST_GOLD, ppi_difference, ppi_mean
+from tutelage.stats.ppi import FEWEST_GOLD, ppi_mean
 
 
 def labels(seed, gold, cheap, correlation):
@@ -87,17 +87,6 @@ def test_a_biased_judge_costs_nothing():
     truth, near, far = labels(2, 100, 3_000, 0.9)
     plain, shifted = ppi_mean(truth, near, far), ppi_mean(truth, near + 7.0, far + 7.0)
     assert (plain.interval.low, plain.interval.high) == pytest.approx((shifted.interval.low, shifted.interval.high))
-
-
-def test_a_difference_is_the_mean_of_differences():
-    rng = np.random.default_rng(3)
-    first, second = rng.random((2, 80)) < [[0.9], [0.7]]
-    near, far = rng.random((2, 80)) < 0.8, rng.random((2, 900)) < 0.8
-    got = ppi_difference(first, second, near[0], near[1], far[0], far[1])
-    expected = ppi_mean(first * 1.0 - second, near[0] * 1.0 - near[1], far[0] * 1.0 - far[1])
-    assert got == expected
-    assert (got.gold, got.cheap, got.interval.n) == (80, 900, 80)
-    assert got.interval.method.startswith("PPI++ (weight 0.")
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9])

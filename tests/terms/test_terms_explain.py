@@ -7,7 +7,8 @@ import pytest
 from tutelage.cli.terms import explain as command
 from tutelage.errors import ConfigError, DataError
 from tutelage.terms.check import check
-from tutelage.terms.explain import ages_days, explain
+from tutelage.terms.explain import ages_days, answer, explain
+from tutelage.terms.model import AcceptedRisk
 from tutelage.terms.registry import load_registry
 
 REGISTRY = load_registry()
@@ -72,3 +73,33 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         command(licence="mit", purpose="fun")
     with pytest.raises(DataError, match="later than"):
         command(licence="llama-3.1", date="2024-01-01")
+
+
+def said(licence: str, route: str, purpose: str = "internal", risk: AcceptedRisk | None = None) -> str:
+    verdict = check(
+        REGISTRY,
+        subject="the model",
+        licence=licence,
+        route=route,
+        purpose=purpose,
+        today="2026-11-24",
+        accepted_risk=risk,
+    )
+    return answer(verdict)
+
+
+def test_one_line_says_whether_why_and_what_is_to_do() -> None:
+    free, bound, closed = said("mit", "local"), said("llama-3.1", "local", "distributed"), said("", "openai")
+    assert free.startswith("yes: the model may be used for internal: ")
+    assert "MIT License" in free and free.endswith("To do: nothing")
+    assert bound.startswith("yes: ") and "To do: " in bound and "The student's name begins with Llama." in bound
+    assert closed.startswith("no: the model may not be used for internal: ") and "To do: state the purpose" in closed
+    risked = said("", "openai", risk=AcceptedRisk("Ada", "a reason", "a scope"))
+    assert risked.startswith("yes: the model may be used for internal, at the risk that Ada accepted: ")
+    assert said("", "local").startswith("no: ") and "no licence was given" in said("", "local")
+    verdict = check(REGISTRY, subject="x", licence="mit", route="local", purpose="internal", today="2026-11-24")
+    assert (
+        answer(verdict, ["name it Llama"])
+        == "no: it may be used for internal, but a condition is not met. To do: name it Llama"
+    )
+    assert all("\n" not in line for line in (free, bound, closed, risked))

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.view.conftest import FROZEN, exchange, fill, snapshot
+from tutelage.canon import digest_of
 from tutelage.errors import DataError, StorageError
-from tutelage.jsonl import read_lines
+from tutelage.jsonl import read_lines, write_lines
 from tutelage.records import Exchange, TokenLogprob
 from tutelage.store.store import Store
 from tutelage.view import query
@@ -279,3 +280,22 @@ def test_a_text_to_continue_is_listed_by_its_end() -> None:
     assert question_of({"messages": [{"role": "raw", "content": "short"}]}) == "short"
     messages = [{"role": "user", "content": "asked"}, {"role": "assistant", "content": "begun"}]
     assert question_of({"messages": messages}) == "asked"
+
+
+def test_a_call_that_scores_a_text_is_no_answer_of_a_system(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    names = ("teacher", "student scores", "student")
+    asked = fill(folder, [("What is 1 + 1?", name) for name in names])
+    rows = [
+        {"address": one.digest, "prompt": digest_of("item"), "system": name}
+        for one, name in zip(asked, names, strict=True)
+    ]
+    write_lines(folder / "prove" / "exchanges.jsonl", rows)
+    score = {"gold_ppm": 0, "teacher_ppm": None, "read": ""}
+    scores = {"item": digest_of("item"), "session": None, "gold": "2", "scores": {"teacher": score, "student": score}}
+    write_lines(folder / "prove" / "scores.jsonl", [scores])
+    index = made(folder, tmp_path / "cache")
+    assert listed(index, who="student scores").total == 1
+    with index.reading() as database:
+        _, places = query.pair_at(database, 1) or pytest.fail("no item 1")
+    assert places.keys() == {"teacher", "student"}

@@ -102,7 +102,9 @@ def test_examples_are_counted_as_the_files_say(looking: Looking) -> None:
 
 def differs(scores: dict[str, Any]) -> bool:
     student, teacher = scores["student"], scores["teacher"]
-    return student["teacher_ppm"] < WHOLE if student["gold_ppm"] is None else student["gold_ppm"] != teacher["gold_ppm"]
+    return (
+        student["gold_ppm"] != teacher["gold_ppm"] if student["teacher_ppm"] is None else student["teacher_ppm"] < WHOLE
+    )
 
 
 def test_pairs_are_those_of_the_scores(looking: Looking) -> None:
@@ -145,7 +147,7 @@ def test_the_pages_of_a_proof(proofs: Path, view: Start) -> None:
     worse = Page(served.get("run/2/proof?which=worse").text)
     item = Page(served.ask(next(link for link in worse.links if "/proof/" in link)).text)
     assert [tag for tag, _ in item.elements if tag in ("del", "ins")] == ["del", "ins"]
-    for said in ("sum #### ", "right", "wrong", "unlike the teacher", "teacher again", "Before training"):
+    for said in ("sum #### ", "right", "wrong", "differs from the teacher", "teacher again", "Before training"):
         assert said in item.text
     assert "no gold for this item" in served.get("run/2/proof/1").text
     wrong = Page(served.get("run/2/examples?who=student&correct=wrong").text)
@@ -156,6 +158,32 @@ def test_the_pages_of_a_proof(proofs: Path, view: Start) -> None:
     assert "held out, from items.jsonl" in example
     assert "allowed (MIT License" in example
     assert snapshot(proofs) == before
+
+
+def test_a_judges_calls_and_the_item_they_are_about_name_each_other(
+    looking: Looking, proofs: Path, view: Start
+) -> None:
+    run = looking.runs[1]
+    rows_of = list(read_lines(run.folder / "prove" / "exchanges.jsonl"))
+    judged = Counter(row["item"] for row in rows_of if row["system"] == "judge strict")
+    assert set(judged.values()) == {2} and not any("item" in row for row in rows_of if row["system"] == "student")
+    scores = [row["item"] for row in read_lines(run.folder / "prove" / "scores.jsonl")]
+    number = next(at for at, item in enumerate(scores, 1) if item in judged)
+    served = view(proofs)
+    item = Page(served.get(f"run/2/proof/{number}").text)
+    assert "What judges said" in item.text and item.text.count("judge strict:") == 2
+    index = looking.index(run)
+    index.refresh(60)
+    with index.reading() as database:
+        calls = query.judgements_on(database, scores[number - 1])
+    assert len(calls) == 2
+    for call in calls:
+        assert any(link.endswith(f"/example/{call.place}") for link in item.links)
+        page = Page(served.get(f"run/2/example/{call.place}").text)
+        assert any(link.endswith(f"/proof/{number}") for link in page.links)
+        assert f"judges item {number}" in " ".join(page.text.split())
+    alike = next(at for at, item in enumerate(scores, 1) if item not in judged)
+    assert "What judges said" not in served.get(f"run/2/proof/{alike}").text
 
 
 def test_hostile_answers_of_a_proof_stay_texts(proofs: Path, view: Start) -> None:
@@ -283,8 +311,10 @@ def test_marks_and_differences(teacher: int | None, student: int | None, alike: 
     assert [one.who for one in found.outcomes] == ["teacher", "student", "other"]
     for one, ppm in zip(found.outcomes, (teacher, student, None), strict=True):
         assert one.mark == {None: "", 0: "wrong", WHOLE: "right"}.get(ppm, "in part")
-    has_gold = teacher is not None and student is not None
-    assert found.differs == (teacher != student if has_gold else alike is not None and alike < WHOLE)
+    by_gold = None not in (teacher, student) and teacher != student
+    assert found.differs == (by_gold if alike is None else alike < WHOLE)
+    if alike in (0, WHOLE):
+        assert found.differs == found.outcomes[1].likeness.startswith("differs"), "one word for one thing"
     assert (found.outcomes[1].likeness == "") == (alike is None)
 
 

@@ -1,11 +1,12 @@
 """`tutelage label`: people decide about items, one key each; a random sample of them serves as gold."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
+    from tutelage.config import PromptsTable
     from tutelage.prove.gold_file import Header, Mode
     from tutelage.serve.labelling import Desk
     from tutelage.serve.labelling_items import Matter
@@ -35,25 +36,26 @@ def label(
 ) -> int:
     """Label a random sample of items by hand, in a browser on this machine alone; run the same command again to go on.
 
-    Say one of --labels, --pairs and --score. Whose answers are shown is not told. Every decision is written at once,
-    nothing is overwritten; several people may label into one file, one after the other.
+    Say one of --labels, --pairs and --score; a run file of a label task brings its labels. Whose answers are shown is not
+    told. Every decision is written at once, nothing is overwritten; several people may label into one file, one after the
+    other.
 
     Parameters
     ----------
     items
-        A file of items (.jsonl, .csv, .tsv), the run file of a proof (.toml), or the run folder of a proof.
+        A file of items (.jsonl, .csv, .tsv), the run file of a proof or of a label task (.toml), or the run folder of a proof.
     out
         The file that the decisions are added to.
     who
         Who decides: a person's name.
     labels
-        The labels, 2 to 20, with commas between them.
+        The labels, 2 to 20, with commas between them (default: those of the run file).
     pairs
         Which of two answers is better: of a proof's teacher and student.
     score
         How good each answer of teacher and student is: whole numbers from 0 to 9, for instance 1-5.
     ask
-        The question above every item.
+        The question above every item (default: that of the run file of a label task).
     sample
         So many items are drawn at random from all.
     seed
@@ -75,10 +77,11 @@ def label(
 
     if not 0 <= port <= 65535:
         raise ConfigError(f"--port {port} is no port", fix="give a number from 0 to 65535; 0 takes any free one")
-    mode, choices = _wanted(labels, pairs, score)
+    from_file = _told_by(items) if items.suffix == ".toml" else _Told(None, (), None)
+    mode, choices = _wanted(labels, pairs, score, from_file.labels)
     name = checked_name(who)
-    matter = _matter(items, mode, text, system)
-    header = _header(mode, choices, matter, ask, sample, seed)
+    matter = _matter(items, from_file.table, mode, text, system)
+    header = _header(mode, choices, matter, from_file.ask if ask is None else ask, sample, seed)
     with Journal(out, header) as journal:
         dealt = deal(matter, header)
         if contested:
@@ -95,8 +98,41 @@ def label(
         return _ended(desk)
 
 
-def _wanted(labels: str | None, pairs: bool, score: str | None) -> "tuple[Mode, tuple[str, ...]]":
-    """The mode and its choices, out of three options of which one must be given."""
+class _Told(NamedTuple):
+    """What a run file tells: where its items are, its labels (none: another task), and the question put to a reader."""
+
+    table: "PromptsTable | None"
+    labels: tuple[str, ...]
+    ask: str | None
+
+
+def _told_by(run_file: Path) -> _Told:
+    """Raises `ConfigError` for a run file of another command, or whose items are no file that can be shown."""
+    from tutelage.config import PromptsTable
+    from tutelage.errors import ConfigError
+    from tutelage.run_file import load_config, load_proof_config, verb_of
+
+    if verb_of(run_file) != "run":
+        proof = load_proof_config(run_file)
+        labels = proof.task.options.get("labels", ()) if proof.task.kind == "labels" else ()
+        known = {"path", "format", "text", "system", "licence", "limit", "bad_rows"}
+        return _Told(PromptsTable(**proof.items.model_dump(include=known)), tuple(map(str, labels)), None)
+    config = load_config(run_file)
+    data = config.data
+    if data.path is None or data.columns is not None:
+        raise ConfigError(
+            f"the data of {run_file} is {'a resource' if data.path is None else 'a file without a header line'}",
+            fix="give the file of items itself, with --labels",
+        )
+    table = PromptsTable(path=data.path, format=data.format, text=data.text, licence=data.licence or "own")
+    ask = config.run.question if "question" in config.run.model_fields_set else None
+    return _Told(table, config.task.labels, ask)
+
+
+def _wanted(
+    labels: str | None, pairs: bool, score: str | None, told: tuple[str, ...]
+) -> "tuple[Mode, tuple[str, ...]]":
+    """The mode and its choices, out of three options of which one must be given, unless the run file told its labels."""
     import re
 
     from tutelage.errors import ConfigError
@@ -104,9 +140,12 @@ def _wanted(labels: str | None, pairs: bool, score: str | None) -> "tuple[Mode, 
     from tutelage.prove.shown import SYSTEMS
     from tutelage.serve.labelling_page import MOST_CHOICES
 
+    if told and labels is None and not pairs and score is None:
+        return Mode.LABELS, told
     if (labels is not None) + pairs + (score is not None) != 1:
         raise ConfigError(
-            "what is to be decided is not said", fix="give one of --labels a,b,c, --pairs and --score 1-5"
+            "what is to be decided is not said",
+            fix="give one of --labels a,b,c, --pairs and --score 1-5, or the run file of a label task",
         )
     if pairs:
         return Mode.PAIRS, (*SYSTEMS, TIE)
@@ -123,11 +162,10 @@ def _wanted(labels: str | None, pairs: bool, score: str | None) -> "tuple[Mode, 
     return Mode.LABELS, words
 
 
-def _matter(items: Path, mode: "Mode", text: str | None, system: str) -> "Matter":
+def _matter(items: Path, table: "PromptsTable | None", mode: "Mode", text: str | None, system: str) -> "Matter":
     from tutelage.config import PromptsTable
     from tutelage.errors import ConfigError
     from tutelage.prove.gold_file import Mode
-    from tutelage.run_file import load_proof_config
     from tutelage.serve.labelling_items import of_file, of_run
 
     if items.is_dir():
@@ -136,10 +174,8 @@ def _matter(items: Path, mode: "Mode", text: str | None, system: str) -> "Matter
         return of_run(items, mode)
     if mode is not Mode.LABELS:
         raise ConfigError(f"{items} holds no answers", fix="give the run folder of a finished tutelage prove")
-    if items.suffix == ".toml":
-        table = load_proof_config(items).items
-        known = {"path", "format", "text", "system", "licence", "limit", "bad_rows"}
-        return of_file(Path(table.path), PromptsTable(**table.model_dump(include=known)))
+    if table is not None:
+        return of_file(Path(table.path), table)
     return of_file(items, PromptsTable(path=str(items), text=text, system=system, licence="own"))
 
 

@@ -14,7 +14,8 @@ def plan(
     probe: bool | None = None,
     json: bool = False,
 ) -> int:
-    """Say what a run would do and cost. Spends nothing, and asks no model but a server on this machine (see `probe`).
+    """Say what a run would do and cost; for a training, which method fits what the teacher reveals; for a proof, what its items
+    can show. Spends nothing, and asks no model but a server on this machine (see `probe`).
 
     Parameters
     ----------
@@ -37,14 +38,22 @@ def plan(
     from tutelage.pipeline.plan import describe
     from tutelage.pipeline.plan import plan as work_out
     from tutelage.pipeline.plan_collect import describe_collect, plan_collect
+    from tutelage.pipeline.plan_proof import describe_proof, plan_proof
+    from tutelage.pipeline.plan_training import describe_training, plan_training
     from tutelage.pipeline.supervision import Probing
-    from tutelage.run_file import load_collect_config, load_config, verb_of
+    from tutelage.run_file import load_collect_config, load_config, load_proof_config, load_training_config, verb_of
 
     probing = Probing.FREE if probe is None else Probing.ALWAYS if probe else Probing.NEVER
     today, overrides = datetime.now(UTC).date().isoformat(), parse_overrides(set_)
     if verb_of(run_file) == "collect":
         found = plan_collect(load_collect_config(run_file, overrides), today, probing)
         words = describe_collect(found)
+    elif verb_of(run_file) == "train":
+        found = plan_training(load_training_config(run_file, overrides), today, probing)
+        words = describe_training(found)
+    elif verb_of(run_file) == "prove":
+        found = plan_proof(load_proof_config(run_file, overrides), today)
+        words = describe_proof(found)
     else:
         found = work_out(load_config(run_file, size, overrides), today, probing)
         words = describe(found)
@@ -52,5 +61,5 @@ def plan(
         print_json(found)
     else:
         print(words)
-    enough = found["supervision"]["enough"] is not False
+    enough = found.get("supervision", {}).get("enough") is not False
     return 0 if found["permitted"] and found["within_budget"] and enough else 1

@@ -60,13 +60,14 @@ def prove(
 
 def describe(found: "Proved") -> str:
     """The verdicts in plain lines, what was missing, where the page is."""
+    from tutelage.report import claims
     from tutelage.report.proof import found as describe_claim
-    from tutelage.report.words import percent, plain_points, visible
+    from tutelage.report.words import percent, visible
 
     lines = []
     for claim in found.claims:
         lines.append(
-            f"{claim['verdict']}: {visible(describe_claim(claim))}, margin {plain_points(claim['margin'])} points"
+            f"{claim['verdict']}: {visible(describe_claim(claim))}, margin {claims.margin(claim)} {claims.unit(claim)}"
         )
         lines.append(f"  {claim['comparison']}")
         if claim["why"]:

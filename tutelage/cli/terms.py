@@ -15,7 +15,8 @@ def check(
     set_: Annotated[tuple[str, ...], Parameter(name="--set", negative="")] = (),
     json: bool = False,
 ) -> int:
-    """May this run learn from its teacher, with its data, on its base? Exit code 1 when not.
+    """May this run learn from its teacher, with its data, on its base? The first line answers: may it, why, what must be done.
+    Exit code 1 when not.
 
     Parameters
     ----------
@@ -43,6 +44,7 @@ def check(
         verb_of,
     )
     from tutelage.terms.check import describe
+    from tutelage.terms.explain import answer
 
     today, verb = datetime.now(UTC).date().isoformat(), verb_of(run_file)
     if verb == "prove":
@@ -50,6 +52,7 @@ def check(
         if json:
             print_json({"permitted": proof.together.permits, "verdicts": proof.to_json()})
         else:
+            print(answer(proof.together))
             print("\n".join(describe(verdict) for verdict in (*proof.judged.values(), *proof.inherited)))
         return 0 if proof.together.permits else 1
     if verb == "collect":
@@ -57,6 +60,7 @@ def check(
         if json:
             print_json({"permitted": permission.together.permits, "verdicts": permission.to_json()})
         else:
+            print(answer(permission.together))
             verdicts = (permission.teacher, permission.data, *permission.inherited)
             print("\n".join(describe(verdict) for verdict in verdicts))
         return 0 if permission.together.permits else 1
@@ -69,6 +73,7 @@ def check(
         verdicts = {**judged, "inherited": list(gate.inherited)}
         print_json({"permitted": gate.permits, "unmet": list(gate.unmet), "verdicts": verdicts})
     else:
+        print(answer(gate.together, gate.unmet))
         print("\n".join(describe(verdict) for verdict in (*judged.values(), *gate.inherited)))
         print("\n".join(f"not met: {problem}" for problem in gate.unmet), end="\n" if gate.unmet else "")
     return 0 if gate.permits else 1

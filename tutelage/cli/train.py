@@ -1,6 +1,7 @@
 """`tutelage train`: a student trained on conversations, as a run file says; running it again resumes."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -65,18 +66,30 @@ def describe(found: "Trained", folder: Path) -> str:
     """What came of it, in plain lines."""
     tokens = ", ".join(f"{count:,} as {role}" for role, count in found.tokens.items())
     where = shlex.quote(str(folder))
+    unit = " (a pair)" if found.loss.startswith("dpo") else ""
     return "\n".join(
         [
             f"student    {folder / 'student'}: {found.parameters:,} parameters of {found.base_parameters:,}",
             f"steps      {found.steps:,} on {found.examples:,} conversations; the weights of step {found.chosen_step:,} kept",
             f"tokens     {tokens}",
             f"judged on  {found.validation_examples:,} conversations that were set aside, nats a token:",
-            f"  {found.loss}  {_change(found.before_objective_unats, found.objective_unats)}",
+            f"  {found.loss}{unit}  {_change(found.before_objective_unats, found.objective_unats)}",
             f"  cross-entropy of the text  {_change(found.before_text_unats, found.text_unats)}",
+            *([sure] if (sure := _sure(found.calibration)) else ()),
             f"serve:     tutelage serve {where}",
             f"verify:    tutelage verify {where}",
         ]
     )
+
+
+def _sure(ppm: Mapping[str, int]) -> str:
+    """How far the student's confidence is to be believed; empty where that was not measured."""
+    if not ppm:
+        return ""
+    off = f"{ppm['ece_ppm'] / 1e4:.1f} points off how often it is right"
+    if "ece_after_ppm" in ppm:
+        off += f", {ppm['ece_after_ppm'] / 1e4:.1f} at temperature {ppm['temperature_ppm'] / 1e6:.3f}"
+    return f"sure       {off}"
 
 
 def _change(before_unats: int, after_unats: int) -> str:

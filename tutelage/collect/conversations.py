@@ -4,7 +4,7 @@ A conversation ends with an answer. Near-duplicate questions are all on one side
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from tutelage.canon import digest_of
 from tutelage.collect.groups import group_of_each
 from tutelage.collect.importing import ANSWERS, turns_of
 from tutelage.collect.questions import COLUMNS, UnusableRow, with_system
+from tutelage.collect.rationales import told_apart
 from tutelage.collect.rows import Row, format_of, listed, rows_of
 from tutelage.collect.sources import BadRow
 from tutelage.errors import DataError
@@ -33,12 +34,17 @@ class Author(NamedTuple):
 
 
 class Talk(NamedTuple):
-    """A conversation: `id` is the digest of its turns, `author` a place in `Talks.authors`; `cut`: its answer has no end."""
+    """A conversation: `id` is the digest of its turns, `author` a place in `Talks.authors`; `cut`: its answer has no end;
+    `teacher`: which of several teaches it; `rationale`: the reasoning that leads to the answer, where it is learnt too; `said`:
+    of a collected answer with log-probabilities its tokens, each as bytes in base64 and how likely it was in micro-nats."""
 
     id: str
     messages: tuple[dict[str, Any], ...]
     cut: bool
     author: int
+    teacher: str = ""
+    rationale: str = ""
+    said: tuple[tuple[str, int], ...] = ()
 
 
 class Talks(NamedTuple):
@@ -60,14 +66,18 @@ class Split(NamedTuple):
     groups: int
 
 
-def read_talks(path: Path, table: ConversationsTable, digest: str) -> Talks:
-    """Those of a file; `digest` is its own. Raises `DataError`: no such file, no usable row, bad rows when they stop it."""
+def read_talks(path: Path, table: ConversationsTable, digest: str, teachers: Collection[str] = ()) -> Talks:
+    """Those of a file; `digest` is its own, `teachers` are the names that a row may be taught by. Raises `DataError`: no such
+    file, no usable row, bad rows when they stop it."""
     author = Author(path.name, digest, "", "file", table.licence or "")
     found, bad, count, repeated = dict[str, Talk](), list[BadRow](), 0, 0
     for row in rows_of(path, format_of(path, table.format)):
         count += 1
         try:
             talk = talk_of(row, table)
+            talk = talk._replace(teacher=_teacher_of(row, table, teachers)) if teachers else talk
+            if talk.id in found and found[talk.id].teacher != talk.teacher:
+                raise UnusableRow(f"taught by {talk.teacher!r}, and an earlier row that says the same by another")
         except UnusableRow as error:
             bad.append(BadRow(row.line, str(error)))
             continue
@@ -96,14 +106,27 @@ def talk_of(row: Row, table: ConversationsTable) -> Talk:
     turns, _ = turns_of(fields)
     told = fields["metadata"] if isinstance(fields.get("metadata"), dict) else fields
     turns = with_system(turns, fields.get("system"), table.system)
-    return _talk(turns, told.get("finish_reason") == LENGTH, 0)
+    return _talk(*told_apart(turns, fields, table), told.get("finish_reason") == LENGTH)
+
+
+def _teacher_of(row: Row, table: ConversationsTable, teachers: Collection[str]) -> str:
+    """The teacher that the row's column names, else the usual one. Raises `UnusableRow` for a name that none has."""
+    metadata = row.fields.get("metadata")
+    told = row.fields | metadata if isinstance(metadata, dict) else row.fields
+    name = (told.get(table.route) if table.route else None) or table.teacher
+    if name is None:
+        raise UnusableRow(f"column {table.route!r} names no teacher, and there is no data.teacher")
+    if name not in teachers:
+        raise UnusableRow(f"column {table.route!r} is {name!r:.80}, none of the teachers {', '.join(teachers)}")
+    return name
 
 
 def stored_talks(pairs: Iterable[Pair], table: ConversationsTable) -> Talks:
     """Those of answers in a store; the answers kept for a proof and plain completions are left out. Raises `DataError` when
     there is none."""
     found, authors, repeated, unchecked = dict[str, Talk](), dict[Author, int](), 0, 0
-    for pair in pairs:
+    bad = list[BadRow]()
+    for count, pair in enumerate(pairs, 1):
         request, exchange = pair.request, pair.exchange
         if exchange["role"] == Role.EVALUATION or request["messages"][0]["role"] == RAW or request.get("tools"):
             continue
@@ -119,17 +142,23 @@ def stored_talks(pairs: Iterable[Pair], table: ConversationsTable) -> Talks:
             continue
         said = Message("assistant", exchange["answer"])
         turns = (*(Message.from_json(message) for message in request["messages"]), said)
-        talk = _talk(with_system(turns, None, table.system), exchange["finish_reason"] == LENGTH, 0)
+        try:
+            told = told_apart(with_system(turns, None, table.system), {}, table)
+        except UnusableRow as error:
+            bad.append(BadRow(count, f"answer {count}: {error}"))
+            continue
+        talk = _talk(*told, exchange["finish_reason"] == LENGTH)
         if talk.id in found:
             repeated += 1
             continue
-        found[talk.id] = talk._replace(author=authors.setdefault(author, len(authors)))
+        tokens = tuple((at["chosen"]["bytes_b64"], at["chosen"]["logprob_unats"]) for at in exchange["logprobs"])
+        found[talk.id] = talk._replace(author=authors.setdefault(author, len(authors)), said=tokens)
         unchecked += not exchange["terms_digest"]
         if len(found) == table.limit:
             break
     if not found:
         raise DataError("there is no answer to learn from", fix="name a folder whose teacher has answered something")
-    return Talks(tuple(found.values()), tuple(authors), repeated, unchecked=unchecked)
+    return Talks(tuple(found.values()), tuple(authors), repeated, tuple(bad), unchecked)
 
 
 def split(talks: Sequence[Talk], validation: float, seed: int) -> Split:
@@ -157,13 +186,14 @@ def split(talks: Sequence[Talk], validation: float, seed: int) -> Split:
     return Split(train, tuple(sorted(chosen)), len(order))
 
 
-def _talk(turns: Sequence[Message], cut: bool, author: int) -> Talk:
+def _talk(turns: Sequence[Message], rationale: str, cut: bool) -> Talk:
     messages = tuple(turn.to_json() for turn in turns)
     if messages[-1]["role"] != "assistant" or len(messages) < 2:
         raise UnusableRow("no answer of an assistant at the end of the conversation")
     if not messages[-1]["content"].strip():
         raise UnusableRow("the answer is empty")
-    return Talk(digest_of({"messages": list(messages)}), messages, cut, author)
+    said = {"messages": list(messages)} | ({"rationale": rationale} if rationale else {})
+    return Talk(digest_of(said), messages, cut, 0, rationale=rationale)
 
 
 def _renamed(fields: dict[str, Any], question: str | None, answer: str | None) -> dict[str, Any]:

@@ -1,26 +1,22 @@
-"""The items of a proof out of a file: questions with gold beside some of them, none that was trained on."""
+"""The items of a proof out of a file: questions with gold beside some of them."""
 
 import difflib
 import json
-import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tutelage.canon import digest_file, digest_of
+from tutelage.canon import digest_file
 from tutelage.collect.questions import UnusableRow, question_of
 from tutelage.collect.rows import Row, format_of, listed, rows_of
 from tutelage.collect.sources import BadRow
+from tutelage.collect.unseen import user_turns
 from tutelage.config import PromptsTable
 from tutelage.errors import DataError
-from tutelage.jsonl import read_lines
 from tutelage.records import Question
 
 _MODEL_COLUMNS = {"exchange", "address", "finish_reason"}  # of an export: its answers are a model's
-_ASKED = ("data/prompts.jsonl", "data/questions.jsonl", "data/conversations.jsonl")
-_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +100,6 @@ def gold_text(value: Any) -> str:
         raise UnusableRow(f"its gold is {value!r:.40}, which is no number") from None
 
 
-class Trained(NamedTuple):
-    """How many questions were trained on, and their digest."""
-
-    questions: int
-    digest: str
-
-
 def require_provable(items: Sequence[Item], *, is_binary: bool) -> None:
     """Raises `DataError` for what no interval can be made of: sessions named in some rows only, or one session; one gold answer
     for all items where an answer is right or wrong."""
@@ -132,71 +121,6 @@ def require_provable(items: Sequence[Item], *, is_binary: bool) -> None:
         )
 
 
-def require_unseen(items: Iterable[Item], seen: Iterable[str]) -> Trained:
-    """What was trained on; none of the items may be among it. `seen`: files of questions or run folders.
-
-    A question is known by all its user turns up to the last, in lower case, white space and punctuation between words aside. A
-    conversation that was trained on is known up to each of its user turns. Raises `DataError` with the overlap, and for what
-    cannot be read.
-    """
-    trained: dict[str, str] = {}
-    for name in seen:
-        for turns in _asked_in(Path(name)):
-            for end in range(1, len(turns) + 1):
-                trained.setdefault(_plain(turns[:end]), name)
-    found = [(item, trained[key]) for item in items if (key := _plain(_turns(item.question))) in trained]
-    if found:
-        shown = "; ".join(f"{words_of(item.question)[:60]!r} in {where}" for item, where in found[:_SHOWN])
-        raise DataError(
-            f"{len(found)} items were trained on: {shown}",
-            fix="take them out of the items: a proof on questions that were trained on proves nothing",
-        )
-    return Trained(len(trained), digest_of(sorted(trained)))
-
-
 def words_of(question: Question) -> str:
     """The last user turn."""
-    return next(reversed(_turns(question)), "")
-
-
-def _turns(question: Question) -> list[str]:
-    return [turn.content for turn in question.messages if turn.role in ("user", "raw")]
-
-
-def _asked_in(path: Path) -> Iterator[list[str]]:
-    if path.is_dir():
-        files = [path / name for name in _ASKED if (path / name).is_file()]
-        if not files:
-            raise DataError(
-                f"{path} names no questions", fix="give a run folder, or a file of questions, under items.seen"
-            )
-        for file in files:
-            for row in read_lines(file):
-                if row.get("kind") in (None, "train", "validation"):
-                    yield _turns_in(row)
-    elif path.is_file():
-        for row in rows_of(path, format_of(path, None)):
-            if not row.problem:
-                yield _turns_in(row.fields)
-    else:
-        raise DataError(f"items.seen names {path}, which is not there", fix="check the path")
-
-
-def _turns_in(row: Mapping[str, Any]) -> list[str]:
-    """The user turns of a row in any of the usual forms."""
-    turns = row.get("messages")
-    if isinstance(turns, list):
-        return [
-            turn["content"]
-            for turn in turns
-            if isinstance(turn, dict) and turn.get("role") == "user" and isinstance(turn.get("content"), str)
-        ]
-    return [row[name] for name in ("prompt", "question", "instruction", "text") if isinstance(row.get(name), str)][:1]
-
-
-def _plain(turns: Sequence[str]) -> str:
-    """Words and signs that change a meaning (3 - 4 is not 3 + 4), in lower case; a text without either as it stands."""
-    return "\n".join(
-        " ".join(re.findall(r"\w+|[^\w\s.,;:!?'\"()]", plain)) or plain.strip()
-        for plain in (unicodedata.normalize("NFKC", turn).casefold() for turn in turns)
-    )
+    return next(reversed(user_turns(question)), "")

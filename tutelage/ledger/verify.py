@@ -48,16 +48,16 @@ OPTIONAL = (
     ("prove", "train"),
     ("curate", "data"),
 )  # of a control turned off, or of an earlier version
-TRAINED_FROM = ("student data", "signals data", "signals student", "train data", "train signals")
+TRAINED_FROM = ("student data", "signals data", "signals student", "train data", "train signals",
+                "rejected data", "rejected student", "train rejected")  # fmt: skip
 ASKING = {"run", "terms", "questions", "collect", "compare", "items", "prove", "report"}  # stages that make no student
-TRAINING = {"run", "terms", "data", "student", "signals", "train", "sources", "ship"}  # stages of `tutelage train`
+TRAINING = {"run", "terms", "data", "student", "signals", "rejected", "train", "sources", "ship"}  # of `tutelage train`
 STAGE_FOLDERS = (
     "data", "terms", "collect", "curate", "before", "train", "student", "prove", "ledger/examples", "ledger/selection",
-    "signals", "plain",
+    "signals", "rejected", "plain",
 )  # fmt: skip
-NOT_LOCATED = (
-    "store/index.sqlite", "logs/", "work/", ".lock", "report.html", "ledger/locator.jsonl", "environment.json", "run.toml",
-)  # fmt: skip
+NOT_LOCATED = ("store/index.sqlite", "logs/", "work/", ".lock", "report.html", "ledger/locator.jsonl", "environment.json",
+               "run.toml")  # fmt: skip
 PRIVATE = ("ledger", "store", "config.json")  # a folder with one of them is a run, and all of it is checked
 KINDS = {
     "body": "encoding", "request": "messages", "exchange": "raw_body_digest", "failure": "reason",
@@ -65,7 +65,8 @@ KINDS = {
 }  # fmt: skip
 ROW_KEY = ("teacher", "weights", "provider", "route", "licence", "role")
 MODEL_KEY = ("model_asked", "weights_digest", "provider", "route", "licence")  # the same, as an exchange names them
-TARGETS, PROMPT_AUTHOR, BASE_LINEAGE = ("soft-target", "text-target"), "prompt-author", "base-lineage"
+TARGETS, PROMPT_AUTHOR = ("soft-target", "text-target"), "prompt-author"
+BASE_LINEAGE, OWN_TEXT = "base-lineage", "own-text"  # both the base's
 PUBLIC = {
     "statement.json", "statement.dsse.json", "checkpoint", "signer.vkey", "before-training.json", "sealed.json", "tile",
     "checkpoints",
@@ -1022,7 +1023,7 @@ class _Checker:
         """The checkpoint and the table of sources say what the steps took; what was made rests on what was made last."""
         before, latest, tokens = len(self.findings), self.latest, dict[str, int]()
         for stage, name in map(str.split, TRAINED_FROM):
-            if stage == "signals" and "signals" not in latest["train"]["inputs"]:
+            if stage in ("signals", "rejected") and stage not in latest["train"]["inputs"]:
                 continue  # of an earlier method: nothing rests on them
             rests = latest[stage]["inputs"].get(name) if stage in latest else None
             if rests is not None and rests != _digest(_canonical(latest[name]["outputs"])):
@@ -1045,12 +1046,18 @@ class _Checker:
     def _taken(self) -> list[dict[str, Any]]:
         """The table of sources as the steps, the conversations and their authors make it, and the weights that are stated."""
         latest, stated = self.latest, self.latest["sources"]["config"]
-        used = (latest["student"]["inputs"]["base"], latest["train"]["inputs"].get("teacher"))
-        if (stated["base"]["weights"], stated["teacher"].get("weights")) != used:
+        teachers = stated.get("teachers") or {None: stated["teacher"]}
+        told = {
+            f"{name}.teacher" if name else "teacher": one["weights"]
+            for name, one in teachers.items()
+            if one.get("weights")
+        }
+        used = {key: digest for key, digest in latest["train"]["inputs"].items() if key.endswith("teacher")}
+        if (stated["base"]["weights"], told) != (latest["student"]["inputs"]["base"], used):
             self.found("sources", "names other weights than the student was made from and taught by")
         authors = _parse(self.read(self.run / "data" / "authors.json"))["authors"]
         rows = (row for row in self._records("data/conversations.jsonl") if row["kind"] == "train")
-        whose = {row["id"]: (_number(row["author"]), _number(row["asked_by"])) for row in rows}
+        whose = {row["id"]: (_number(row["author"]), _number(row["asked_by"]), row.get("teacher")) for row in rows}
         found: dict[tuple[str, ...], list[Any]] = {}
         for step in self._records("train/consumed.jsonl"):
             for name, by_role in zip(step["examples"], step["loss_tokens"], strict=True):
@@ -1058,7 +1065,9 @@ class _Checker:
                     raise Bad(f"step {step['step']} took {name!r:.80}, not among the conversations to train on")
                 for role, count in (*by_role.items(), (PROMPT_AUTHOR, 0)):
                     author = authors[whose[name][role == PROMPT_AUTHOR]]
-                    author = stated["teacher"] or author if role == TARGETS[0] else author
+                    author = {TARGETS[0]: teachers[whose[name][2]] or author, OWN_TEXT: stated["base"]}.get(
+                        role, author
+                    )
                     row = found.setdefault(_key_of(author | {"role": role}), [set(), 0])
                     row[0].add(name)
                     row[1] += _number(count)

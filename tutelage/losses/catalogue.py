@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from tutelage.errors import ConfigError
-from tutelage.losses import divergence, preference, sampled, sparse, supervised, topk
+from tutelage.losses import adaptive, alm, contrast, divergence, preference, sampled, sparse, supervised, topk
 from tutelage.losses.base import Loss
 from tutelage.losses.inplace import in_place
 from tutelage.losses.joint import on_logits
+from tutelage.losses.ranked import Ranked, uld
 from tutelage.signals import Dense, Scored, Signal, Sparse, Text, TopK
 
 
@@ -55,9 +56,18 @@ BETA = Parameter(
 )
 SKEW = Parameter(0.0, 1.0, 0.1, "give 0 < alpha < 1, 0.1 as published; for 0 use forward-kl", True)
 SKEW_REVERSE = Parameter(0.0, 1.0, 0.1, "give 0 < alpha < 1, 0.1 as published; for 0 use reverse-kl", True)
+CONTRAST = Parameter(
+    1.0, 2.0, 1.5, "give 1 ≤ beta ≤ 2, 1.5 as published: what the student's own text weighs in the end"
+)
+HEAD = Parameter(0.0, 1.0, 0.5, "give 0 < head < 1, 0.5 as published: the mass of the teacher's likeliest tokens", True)
+SURE = Parameter(0.0, 100.0, 0.8, "give threshold_nats from 0, where both divergences count everywhere")
+INTERPOLATION = Parameter(0.0, 1.0, 0.4, "give 0 ≤ t ≤ 1: 0 is the student itself, 1 the teacher")
 LEAST_TAIL = Parameter(0.0, 1.0, topk.LEAST_TAIL, "give 0 < least_tail < 1, the smallest tail mass to believe", True)
 BASELINE = Parameter(-1e6, 1e6, 0.0, "give the mean of log p − log q, or 0 for none")
 DPO_BETA = Parameter(0.0, 1e3, 0.1, "give beta above 0: how far the student may go from where it began", True)
+TAU = Parameter(
+    0.0, 1e6, 100.0, "give tau above 0, 100 as published: probabilities of chunks are taken to the power 1/tau", True
+)
 RATIO_LOW = Parameter(0.0, 1.0, 0.5, "give 0 ≤ ratio_low ≤ 1; 0 keeps every position")
 RATIO_HIGH = Parameter(1.0, math.inf, 2.0, "give ratio_high ≥ 1; inf keeps every position")
 
@@ -67,6 +77,10 @@ ENTRIES = {
     "jsd": Entry(Dense, divergence.jsd, divergence.jsd_kernel, 4, {"beta": BETA}),
     "skew-kl": Entry(Dense, divergence.skew_kl, parameters={"alpha": SKEW}),
     "skew-reverse-kl": Entry(Dense, divergence.skew_reverse_kl, parameters={"alpha": SKEW_REVERSE}),
+    "distillm-2": Entry(Dense, contrast.distillm_2, parameters={"alpha": SKEW, "beta": CONTRAST}),
+    "adaptive-kl": Entry(Dense, adaptive.adaptive_kl, parameters={"head": HEAD}),
+    "entropy-aware-kl": Entry(Dense, adaptive.entropy_aware_kl, parameters={"threshold_nats": SURE}),
+    "taid": Entry(Dense, adaptive.taid, parameters={"t": INTERPOLATION}),
     "total-variation": Entry(Dense, divergence.total_variation),
     "top-k-forward-kl": Entry(TopK, topk.forward_kl_top_k, topk.forward_kl_top_k_kernel),
     "top-k-reverse-kl": Entry(
@@ -80,6 +94,8 @@ ENTRIES = {
         sampled.sampled_reverse_kl_kernel,
         parameters={"baseline": BASELINE, "ratio_low": RATIO_LOW, "ratio_high": RATIO_HIGH},
     ),
+    "alm": Entry(alm.Chunks, on_logits(alm.alm), joint=alm.alm, parameters={"tau": TAU}),
+    "uld": Entry(Ranked, uld),
     "dpo": Entry(preference.Pairs, on_logits(preference.dpo), joint=preference.dpo, parameters={"beta": DPO_BETA}),
 }
 

@@ -106,7 +106,8 @@ def settled(hidden_ND: torch.Tensor, head: Head, parts: Sequence[Part], rows: in
 
 
 def _settled(hidden_ND: torch.Tensor, head: Head, part: Part, rows: int | None) -> Part:
-    signal, joint = part.loss.accept(part.signal, head.weight_VD.shape[0]), part.loss.joint
+    signal: Any = part.loss.accept(part.signal, head.weight_VD.shape[0])
+    joint = part.loss.joint
     assert joint is not None
     step = rows or chunk_rows(head.weight_VD.shape[0], hidden_ND.device.type)
     with torch.no_grad():

@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 from tutelage.canon import digest_bytes
 from tutelage.errors import BudgetError, Interrupted, PartialError, SignalError, TeacherError, TutelageError
+from tutelage.models.again import Again
 from tutelage.models.base import AskAgain, Model, Refused, Reply
 from tutelage.models.budget import Budget
 from tutelage.models.exchange import NOTHING_BEYOND, Beyond, Bound, Terms, bound_of, exchange_of, now_utc, problem_of
 from tutelage.models.limits import LONGEST_WAIT_S, backoff_s
+from tutelage.models.own import OwnModel
 from tutelage.models.prices import PriceList
 from tutelage.models.throttle import Outcome, OutcomeKind, Throttle
 from tutelage.progress import Progress, Stop
@@ -59,6 +61,7 @@ class Asking:
     unsent: int = 0  # refused for what they are, by us or the endpoint: that tells nothing of other questions
     beyond: Beyond = NOTHING_BEYOND
     silence_told: bool = False
+    again: Again = field(default_factory=Again)
 
     @property
     def is_free(self) -> bool:
@@ -109,6 +112,8 @@ async def ask(
         # The first question goes alone: it shows whether the endpoint is there, and fills a prompt cache. Refused, it may
         # be one of the few; three of them say that the endpoint takes no such questions.
         for todo in queue:
+            if isinstance(asking.model, OwnModel) and not asking.is_over:
+                await asking.model.wake(asking.progress)
             await _worker(asking, iter([todo]), CONNECT_ATTEMPTS)
             refused = len(asking.refusals) - asking.unsent
             if asking.answered or asking.failures or asking.is_over or refused >= CONNECT_ATTEMPTS:
@@ -193,12 +198,19 @@ async def _ask_one(asking: Asking, todo: Todo, tries: int) -> None:
             if is_enough or now - throttled_from > THROTTLED_AT_MOST_S:
                 _give_up(asking, todo, again, attempt)
                 return
+            asking.again.failed(todo.address, again.reason)
+            _tell_how_far(asking)
             _tell_of_silence(asking, again.reason)
             jitter = random.Random(f"{asking.seed}:{todo.address}:{attempt}")
             wait_s = max(again.wait_s or 0.0, backoff_s(attempt, None, jitter))
         finally:
             asking.throttle.leave(ticket, bound.tokens, outcome)
         await pause(asking, min(wait_s, LONGEST_WAIT_S))
+
+
+def _tell_how_far(asking: Asking, tokens: int = 0, nusd: int = 0) -> None:
+    done = asking.reused + asking.answered
+    asking.progress.advance(done, tokens=tokens, usd=nusd / NUSD_PER_USD, note=asking.again.words)
 
 
 def _tell_of_silence(asking: Asking, reason: str) -> None:
@@ -227,16 +239,8 @@ async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply
             raise WithoutForm(problem, usage=settled, may_be_billed=unresolved, body=reply.body)
         took_ms = round(1000 * (time.monotonic() - began))
         exchange = exchange_of(
-            todo.request,
-            todo.address,
-            asking.model.endpoint,
-            reply,
-            asking.terms,
-            asking.prices,
-            attempt,
-            asked_at,
-            took_ms,
-        )
+            todo.request, todo.address, asking.model.endpoint, reply, asking.terms, asking.prices, attempt, asked_at, took_ms,
+        )  # fmt: skip
         nusd = exchange.price.cost_nusd
         untold = AskAgain("the answer does not say its usage", may_be_billed=True)
         note = attempt_of(asking, todo, bound, 0, untold) if unresolved and not asking.is_free else None
@@ -257,7 +261,8 @@ async def _call(asking: Asking, todo: Todo, bound: Bound, attempt: int) -> Reply
         asking.budget.settle(bound.nusd, bound.tokens, bound.nusd if unresolved else nusd, tokens)
     asking.answered += 1
     asking.row_of_failures = 0
-    asking.progress.advance(asking.reused + asking.answered, tokens=tokens, usd=nusd / NUSD_PER_USD)
+    asking.again.ended(todo.address)
+    _tell_how_far(asking, tokens, nusd)
     return reply
 
 
@@ -306,6 +311,7 @@ def _name(asking: Asking, failure: Failure) -> None:
 def _give_up(asking: Asking, todo: Todo, why: AskAgain | Refused, attempts: int) -> None:
     """The question goes without an answer. Raises `TeacherError` or `SignalError` when that is the rule."""
     is_refused = isinstance(why, Refused)
+    asking.again.ended(todo.address)
     _name(asking, Failure(todo.address, why.reason, attempts, now_utc(), is_refused))
     if isinstance(why, Refused) and why.is_about_it:
         asking.unsent += 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from tutelage.canon import digest_bytes
 from tutelage.models.base import Endpoint, Reply
 from tutelage.models.prices import PriceList
-from tutelage.records import Exchange, ModelId, Origin, Request, Role
+from tutelage.records import GIVEN, SCORED, Exchange, ModelId, Origin, Request, Role
 from tutelage.schema import compile_schema, tool_arguments_problem
 
 _MESSAGE_TOKENS = 16  # a bound on what a chat template adds to one message
@@ -55,7 +55,8 @@ def bound_of(request: Request, prices: PriceList, beyond: Beyond = NOTHING_BEYON
     """What a request can take at most. It must say `max_tokens`: an answer without a limit has no bound."""
     prompt = _TEMPLATE_TOKENS + beyond.prompt_tokens + len(request.extra.encode())
     for message in request.messages:
-        prompt += len(message.content.encode()) + _MESSAGE_TOKENS
+        is_ids = message.role in (GIVEN, SCORED)  # each is one token
+        prompt += message.content.count(" ") + 1 if is_ids else len(message.content.encode()) + _MESSAGE_TOKENS
         for call in message.tool_calls:
             prompt += len(str(call).encode()) + _MESSAGE_TOKENS
     if request.tools or request.schema:

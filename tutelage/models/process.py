@@ -19,7 +19,8 @@ _READY = "listening on "
 
 
 class ServedProcess:
-    """`python -m MODULE ARGS…` that announces its address; use as a context manager.
+    """`python -m MODULE ARGS…` that announces its address. As a context manager it runs from beginning to end; with `start`
+    and `close` from when it is needed.
 
     The child's standard input is a pipe from us: when we die, even by SIGKILL, the child reads its end and exits.
     """
@@ -28,9 +29,27 @@ class ServedProcess:
         self._command = [sys.executable, "-m", module, *arguments]
         self._log = log
         self._process: subprocess.Popen[str] | None = None
+        self._loading_cpu_s = 0.0
         self.base_url = ""
 
     def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started, and not closed."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Starts the server unless it runs, and waits for its address. Raises `TeacherError` when it does not come up."""
+        if self._process is not None:
+            return
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -43,18 +62,30 @@ class ServedProcess:
             )
         try:
             self.base_url = self._await_address() + "/v1"
+            self._loading_cpu_s = self._used_s()
         except BaseException:
-            self._end()
+            self.close()
             raise
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
+    def close(self) -> None:
+        """Ends the server, if it runs."""
+        if self._process is None:
+            return
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
 
     def cpu_s(self) -> float:
-        """CPU-seconds (user + system) that the server has used so far."""
+        """CPU-seconds (user + system) that the server has used since it was up; what loading took is no question's."""
+        return self._used_s() - self._loading_cpu_s if self._process is not None else 0.0
+
+    def _used_s(self) -> float:
         assert self._process is not None
         times = psutil.Process(self._process.pid).cpu_times()
         return times.user + times.system
@@ -81,18 +112,6 @@ class ServedProcess:
             ) from None
         last = self._log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise TeacherError(f"the server ended while starting: {last[0][:300]}", fix=f"see its log: {self._log}")
-
-    def _end(self) -> None:
-        if self._process is None:
-            return
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 def announce(address: str) -> None:

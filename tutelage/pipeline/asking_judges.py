@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from tutelage.canon import digest_of
 from tutelage.config import SamplingTable, TeacherTable
-from tutelage.pipeline.asking_systems import Asker, Said, ask_open
+from tutelage.pipeline.asking_systems import Asker, Said, Turn, ask_open
 from tutelage.pipeline.gate import teacher_name
+from tutelage.pipeline.naming import named
 from tutelage.proof_config import JudgeTable
 from tutelage.prove.answers import Scored
 from tutelage.prove.judges.calls import (
@@ -112,7 +113,7 @@ def _pairwise(
         if not is_same_answer(pair.student, pair.teacher)
     }  # fmt: skip
     prompts = [prompt for both in built.values() for prompt in both]
-    said = _asked(asker, name, table, prompts)
+    said = _asked(asker, name, table, prompts, [pairs[at].question.prompt_id for at in built for _ in range(2)])
     heard = [_heard(exchange) for exchange in said.exchanges]
     read = {at: read_pair(both, heard[2 * n], heard[2 * n + 1]) for n, (at, both) in enumerate(built.items())}
     return [read.get(at, (Call.TIE, Call.TIE)) for at in range(len(pairs))], said
@@ -130,7 +131,10 @@ def _rubric(
         for at in differing
         for answer in (pairs[at].student, pairs[at].teacher)
     ]  # fmt: skip
-    said = _asked(asker, name, table, [*prompts, *prompts], [*[0] * len(prompts), *[1] * len(prompts)])
+    items = [pairs[at].question.prompt_id for at in differing for _ in range(2)]
+    said = _asked(
+        asker, name, table, [*prompts, *prompts], [*items, *items], [*[0] * len(prompts), *[1] * len(prompts)]
+    )
     marks = [
         None if exchange is None else read_scores(exchange.answer, prompt.nonce, criteria, table.scale, exchange.finish_reason)
         for exchange, prompt in zip(said.exchanges, [*prompts, *prompts], strict=True)
@@ -147,14 +151,18 @@ def _rubric(
 
 
 def _asked(
-    asker: Asker, name: str, table: JudgeTable, prompts: Sequence[JudgePrompt], draws: Sequence[int] | None = None
-) -> Said:
+    asker: Asker, name: str, table: JudgeTable, prompts: Sequence[JudgePrompt], items: Sequence[str],
+    draws: Sequence[int] | None = None,
+) -> Said:  # fmt: skip
+    """`items` says what each prompt is about."""
     questions = [
         Question(digest_of([turn.to_json() for turn in one.messages]), one.messages, f"judge {name}", "", "own")
         for one in prompts
     ]
     sampling = SamplingTable(max_tokens=table.max_tokens, temperature=0.0)
-    return ask_open(asker, f"judge {name}", table, questions, sampling, Role.JUDGE, draws)
+    turn = Turn(f"judge {name}", questions, draws, items)
+    with named(f"judges.{name}"):
+        return ask_open(asker, table, [turn], sampling, Role.JUDGE)[0]
 
 
 def _heard(exchange: Exchange | None) -> Heard | None:

@@ -1,7 +1,7 @@
 """The models of a proof, each asked through its endpoint in the claims' own namespace."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +9,16 @@ from typing import NamedTuple
 
 from tutelage.canon import decimals, digest_of
 from tutelage.config import SamplingTable, TeacherTable
+from tutelage.energy import Watch, counters
 from tutelage.meter import Meter
 from tutelage.models.ask import Asking
 from tutelage.models.budget import Budget
 from tutelage.models.exchange import Terms
 from tutelage.models.questions import ask_all, open_request, sampling_params
+from tutelage.pipeline.forms import serve_system
 from tutelage.pipeline.gate import teacher_name
 from tutelage.pipeline.run import Run
-from tutelage.pipeline.serving import Served, serve_teacher
+from tutelage.pipeline.serving import Served
 from tutelage.pipeline.session import asking
 from tutelage.records import Exchange, Question, Request, Role
 
@@ -34,50 +36,64 @@ class Asker:
     seed: int
 
 
+class Turn(NamedTuple):
+    """Questions that a model is asked in one go: its `name` in the rows, which draw of each is wanted (default: the first), and
+    which item of the proof each is about, where it is not the item itself."""
+
+    name: str
+    questions: Sequence[Question]
+    draws: Sequence[int] | None = None
+    items: Sequence[str] | None = None
+
+
 class Said(NamedTuple):
-    """What one model said: an exchange a question, None where it refused; CPU-seconds a question where the server is ours."""
+    """What one model said: an exchange a question, None where it refused; where the server is ours CPU-seconds a question, and
+    joules of the machine's counters where it has such; and of what weights the answers are, as `Served` tells it."""
 
     exchanges: tuple[Exchange | None, ...]
     rows: tuple[Row, ...]
     cpu_s: float | None
+    energy_j: float | None
+    weights: Mapping[str, str] = {}
 
 
 def ask_open(
-    asker: Asker, name: str, table: TeacherTable, questions: Sequence[Question], sampling: SamplingTable, role: Role,
-    draws: Sequence[int] | None = None,
-) -> Said:  # fmt: skip
-    """Asks every question once; `draws` says which draw of each is wanted (default: the first). Resumes. Raises what `ask`
-    raises; what was answered is kept."""
-    run, wanted = asker.run, draws or [0] * len(questions)
+    asker: Asker, table: TeacherTable, turns: Sequence[Turn], sampling: SamplingTable, role: Role
+) -> list[Said]:
+    """Asks every question of every turn once, and says what came of each turn; a server of ours is started once, and only if
+    the store lacks an answer. Resumes. Raises what `ask` raises; what was answered is kept."""
+    run = asker.run
     warmth = "1" if sampling.temperature is None else repr(sampling.temperature)
     extra = json.dumps(sampling.extra, separators=(",", ":"), ensure_ascii=False) if sampling.extra else ""
-    meter = Meter(_meter_of(run.folder, name, table, sampling))
-    with serve_teacher(table, run.folder) as served:
-        how = asking(run, served, table, Terms(asker.standing, role), asker.budget, asker.seed, warmth)
-        params = sampling_params(table, sampling)
-        requests = [
-            open_request(served.endpoint, question, params, extra, sampling.seed, asker.purpose, draw)
-            for question, draw in zip(questions, wanted, strict=True)
-        ]
-        with _metered(served, meter, how):
-            ask_all(how, requests, table.concurrency, f"asking {name}: {teacher_name(table)}")
-    return Said(*_found(run, name, questions, requests), meter.cpu_s_each())
+    params, found = sampling_params(table, sampling), []
+    with serve_system(table, turns[0].name, run.folder) as served:
+        for turn in turns:
+            meter = Meter(_meter_of(run.folder, turn.name, table, sampling))
+            how = asking(run, served, table, Terms(asker.standing, role), asker.budget, asker.seed, warmth)
+            draws = turn.draws or [0] * len(turn.questions)
+            requests = [
+                open_request(served.endpoint, question, params, extra, sampling.seed, asker.purpose, draw)
+                for question, draw in zip(turn.questions, draws, strict=True)
+            ]
+            with metered(served, meter, how):
+                ask_all(how, requests, table.concurrency, f"asking {turn.name}: {teacher_name(table)}")
+            took = meter.cpu_s_each(), meter.energy_j_each()
+            found.append(Said(*_found(run, turn, requests), *took, dict(served.weights)))
+    return found
 
 
-def _found(
-    run: Run, name: str, questions: Sequence[Question], requests: Sequence[Request]
-) -> tuple[tuple[Exchange | None, ...], tuple[Row, ...]]:
+def _found(run: Run, turn: Turn, requests: Sequence[Request]) -> tuple[tuple[Exchange | None, ...], tuple[Row, ...]]:
     exchanges: list[Exchange | None] = []
     rows = []
-    for question, request in zip(questions, requests, strict=True):
+    for at, (question, request) in enumerate(zip(turn.questions, requests, strict=True)):
         address = request.digest
         if not run.store.has(address):
             exchanges.append(None)
             continue
         exchanges.append(run.store.get(address))
-        rows.append(
-            {"prompt": question.prompt_id, "system": name, "address": address, "exchange": run.store.digest_at(address)}
-        )
+        row = {"prompt": question.prompt_id, "system": turn.name, "address": address}
+        about = {} if turn.items is None else {"item": turn.items[at]}
+        rows.append(row | about | {"exchange": run.store.digest_at(address)})
     return tuple(exchanges), tuple(rows)
 
 
@@ -87,11 +103,14 @@ def _meter_of(folder: Path, name: str, table: TeacherTable, sampling: SamplingTa
 
 
 @contextmanager
-def _metered(served: Served, meter: Meter, how: Asking) -> Iterator[None]:
-    """CPU-seconds of our own server while questions are asked, whatever ends the asking."""
-    before_s, before = served.cpu_s() if served.cpu_s else 0.0, how.answered
-    try:
+def metered(served: Served, meter: Meter, how: Asking) -> Iterator[None]:
+    """CPU-seconds of our own server, and the machine's energy, while questions are asked, whatever ends the asking."""
+    if served.cpu_s is None:
         yield
+        return
+    before_s, before, watch = served.cpu_s(), how.answered, Watch(counters().counters)
+    try:
+        with watch:
+            yield
     finally:
-        if served.cpu_s:
-            meter.add(served.cpu_s() - before_s, how.answered - before)
+        meter.add(served.cpu_s() - before_s, how.answered - before, watch.joules())

@@ -11,6 +11,7 @@ from tutelage.pipeline.gate import Gate, base_of, teacher_name
 from tutelage.pipeline.run import installed_versions
 from tutelage.pipeline.session import Session
 from tutelage.prove.claims import power
+from tutelage.prove.paying import queries_to_pay
 from tutelage.records import NUSD_PER_USD, Claim
 from tutelage.terms.model import Verdict
 
@@ -84,12 +85,12 @@ def _cost(arc: Session, facts: Any, systems: list[dict[str, Any]], tokens: dict[
     collect = facts["collect"]
     once_s = (collect["cpu_ms"] + train_ms) / 1000
     usd_each = collect["cost_nusd"] / NUSD_PER_USD / collect["questions"]
-    saved_s = teacher_s - student_s if teacher_s is not None and student_s is not None else None
     if usd_each > 0:
-        basis, even = "money for the teacher's answers alone", round(collect["cost_nusd"] / NUSD_PER_USD / usd_each)
+        basis = "money for the teacher's answers alone"
+        even = queries_to_pay(collect["cost_nusd"] / NUSD_PER_USD, usd_each, 0.0)
     else:
         basis = "CPU-seconds: collecting and training against what each query saves"
-        even = round(once_s / saved_s) if saved_s and saved_s > 0 else None
+        even = queries_to_pay(once_s, teacher_s, student_s)
     return {
         "teacher_cpu_s_per_query": teacher_s,
         "student_cpu_s_per_query": student_s,

@@ -22,10 +22,12 @@ from tutelage.config import CollectConfig, SamplingTable, TeacherTable
 from tutelage.errors import ConfigError, DataError, TutelageError
 from tutelage.jsonl import pretty, read_lines, write_whole
 from tutelage.ledger.merkle import commitment
+from tutelage.meter import Meter
 from tutelage.models.base import Endpoint
 from tutelage.models.exchange import Terms
 from tutelage.models.questions import ask_all
 from tutelage.models.teachers import BUILT_IN, api_of, dialect_of
+from tutelage.pipeline.asking_systems import metered
 from tutelage.pipeline.gate import Permission, may_ask, teacher_name
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.serving import remote, serve_teacher, weights_in
@@ -182,6 +184,13 @@ def _committed(run: Run) -> _Committed:
     return _Committed(commitment(run.key, "collect", answers()), cut)
 
 
+def _taken(meter: Meter) -> Facts:
+    """Of our own server: CPU-seconds in ms, and millijoules of the machine's counters where it has such; nothing of others'."""
+    cpu_ms, answered = meter.read()
+    energy = meter.energy_mj()
+    return ({"cpu_ms": cpu_ms} if answered else {}) | ({} if energy is None else {"energy_mj": energy})
+
+
 def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Done) -> Collected:
     """The collect stage: every draw of every question."""
     teacher, sampling, file = config.teacher, config.sampling, run.folder / QUESTIONS
@@ -206,9 +215,11 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
             )
 
             asked = draws(file, served.endpoint, teacher, sampling, PURPOSE)
+            meter = Meter(scratch / "meter.json")
             what, note = f"asking {teacher_name(teacher)}", scratch / "asked.jsonl"
             try:
-                ask_all(how, noted(asked, note), teacher.concurrency, what, total)
+                with metered(served, meter, how):
+                    ask_all(how, noted(asked, note), teacher.concurrency, what, total)
             except TutelageError:
                 if unanswered := write_unanswered(how, note, run.folder / UNANSWERED):
                     run.progress.say(f"{unanswered} questions without an answer are named in {run.folder / UNANSWERED}")
@@ -225,6 +236,7 @@ def _ask(config: CollectConfig, run: Run, permission: Permission, questions: Don
             "cut": committed.cut,
             "expected_nusd": expected,
             **spent._asdict(),
+            **_taken(meter),
             "teacher_weights": dict(served.weights),
         }
 

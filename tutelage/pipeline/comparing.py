@@ -17,6 +17,7 @@ from tutelage.pipeline.comparing_items import COMPARED, EXCHANGES, RESULT, Candi
 from tutelage.pipeline.comparing_result import write_result
 from tutelage.pipeline.estimate import tokens_of
 from tutelage.pipeline.gate import Permission, judge_teacher, lineages_of, risk_of, teacher_name
+from tutelage.pipeline.naming import named
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.serving import remote, serve_teacher, weights_in
 from tutelage.pipeline.session import asking, budget_of, today
@@ -97,7 +98,8 @@ def judge(config: CompareConfig, day: str) -> list[Candidate]:
     )
     found = []
     for name, teacher in config.teachers.items():
-        verdict = judge_teacher(registry, teacher, purpose, day)
+        with named(f"teachers.{name}"):
+            verdict = judge_teacher(registry, teacher, purpose, day)
         lineages = lineages_of(teacher.path, teacher.lineage)
         passed_on = tuple(
             dict.fromkeys(one for each in lineages for one in inherited(each, registry, purpose, day, Tie.TEACHER))
@@ -170,7 +172,8 @@ def _ask(
         failed: dict[str, str] = {}
         for one in candidates:
             try:
-                facts, answered = _ask_one(config, run, one, _of_candidate(items, one), budget, probing)
+                with named(f"teachers.{one.name}"):
+                    facts, answered = _ask_one(config, run, one, _of_candidate(items, one), budget, probing)
             except (TeacherError, SignalError, PartialError) as error:
                 failed[one.name] = error.message
                 run.progress.say(f"{one.name}: {error.message}")
@@ -250,7 +253,8 @@ def _say_cost(config: CompareConfig, run: Run, candidates: list[Candidate], item
     """What it will come to, before anybody is asked. Raises `ConfigError` when nobody knows what one costs."""
     expected, asked = 0, set[tuple[Any, ...]]()
     for one in candidates:
-        prices = prices_of(one.table)
+        with named(f"teachers.{one.name}"):
+            prices = prices_of(one.table)
         for messages in _conversations(config, one, items):
             question = (one.table.resource, one.table.path, one.table.url, one.table.model, messages)
             answer = 1 if one.table.signal == "top-logprobs" else 4

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from tutelage.canon import digest_file
 from tutelage.config import RunConfig
 from tutelage.errors import SignalError
-from tutelage.meter import Meter
+from tutelage.meter import own_work
 from tutelage.pipeline.learning import (
     BEFORE,
     Lesson,
@@ -45,13 +44,9 @@ def plain(run: Run, config: RunConfig, curated: Done, made: Done) -> Done:
     fine-tuning by cross-entropy. An answer that says no label cannot be learnt from so; the rest is gone over more often."""
 
     def work(scratch: Path) -> Facts:
-        meter, process = Meter(scratch / "meter.json"), psutil.Process()
-        began = sum(process.cpu_times()[:2])
-        try:
+        with own_work(scratch / "meter.json") as spent:
             facts = _train_plainly(run, config, scratch, run.folder / PLAIN)
-        finally:
-            meter.add(sum(process.cpu_times()[:2]) - began, 1)
-        return facts | {"cpu_ms": meter.read()[0]}
+        return facts | spent()
 
     inputs = {"curate": curated.outputs_digest, "student": made.outputs_digest}
     return run.stage(PLAIN, 1, train_settings(config), inputs, (PLAIN,), work)

@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.pipeline.gate import judge_teacher, lineages_of, risk_of
+from tutelage.pipeline.naming import named
 from tutelage.proof_config import ProofConfig
 from tutelage.terms.check import check, combine
 from tutelage.terms.lineage import Tie, inherited
 from tutelage.terms.model import Verdict
 from tutelage.terms.registry import load_registry
+
+JUDGE = "judge "  # before the name of a judge, among the models of a proof
 
 
 class ProofGate(NamedTuple):
@@ -27,8 +30,11 @@ class ProofGate(NamedTuple):
 def may_prove(config: ProofConfig, today: str) -> ProofGate:
     """Raises `ConfigError` and `DataError` as `gate.check_terms` does."""
     registry, purpose, items = load_registry(), config.run.purpose, config.items
-    asked = {**config.systems, **{f"judge {name}": table for name, table in config.judges.items()}}
-    judged = {name: judge_teacher(registry, table, purpose, today) for name, table in asked.items()}
+    asked = {**config.systems, **{f"{JUDGE}{name}": table for name, table in config.judges.items()}}
+    judged = {}
+    for name, table in asked.items():
+        with named(f"judges.{name.removeprefix(JUDGE)}" if name.startswith(JUDGE) else f"systems.{name}"):
+            judged[name] = judge_teacher(registry, table, purpose, today)
     judged["items"] = check(
         registry, subject=Path(items.path).name, licence=items.licence, route="local", purpose=purpose, today=today,
         accepted_risk=risk_of(items.accepted_risk),

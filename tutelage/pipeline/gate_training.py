@@ -1,7 +1,7 @@
 """The terms stage of a training: the teacher's weights, whoever wrote the answers, the data, the student's base."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,8 +28,8 @@ from tutelage.training_config import TrainingConfig, WeightsTable
 
 
 class TrainingGate(NamedTuple):
-    """One verdict a subject in `judged`: `data`, `base`, and where there are any `teacher`, `answers`, `answers-2` and so on. The
-    rest is as in `Gate`."""
+    """One verdict a subject in `judged`: `data`, `base`, and where there are any `teacher`, `teacher-2`, `answers`, `answers-2`
+    and so on; the student as it was is judged as `base`. The rest is as in `Gate`."""
 
     judged: Mapping[str, Verdict]
     gate: Gate
@@ -56,16 +56,15 @@ def may_train(config: TrainingConfig, today: str) -> TrainingGate:
     """The verdicts, by today's terms, also on answers that were collected under earlier ones. Raises `ConfigError` and
     `DataError` as `gate.check_terms` does, and `TermsError` for captured or imported answers that nobody answers for."""
     registry = load_registry()
-    judged: dict[str, Verdict] = {}
-    if config.teacher is not None:
-        judged["teacher"] = judge_teacher(registry, _as_teacher(config.teacher), config.run.purpose, today)
+    teachers = _teachers(config, registry, today)
+    judged = _numbered("teacher", teachers)
     judged |= _judged_data(config, registry, today)
     base, risk = base_in(config), risk_of(config.student.accepted_risk)
     judged["base"] = check(
         registry, subject=base.name, licence=base.licence, route="local", purpose=config.run.purpose, today=today,
         accepted_risk=risk,
     )  # fmt: skip
-    parents = _parents(config)
+    parents = _parents(config, teachers)
     passed_on = judge_ancestors(config, parents, registry, today)
     others = [one for name, verdict in judged.items() if name != "base" for one in verdict.conditions]
     every = (*judged["base"].conditions, *bound(others), *(one for each in passed_on for one in each.conditions))
@@ -79,7 +78,7 @@ def may_train(config: TrainingConfig, today: str) -> TrainingGate:
         together=combine([*judged.values(), *passed_on]),
         conditions=conditions,
         unmet=broken_already(config, obligations(conditions), registry),
-        lineage=_lineage(config.run.name, judged, parents),
+        lineage=_lineage(config.run.name, judged, parents, teachers),
     )
     return TrainingGate(judged, gate)
 
@@ -120,8 +119,7 @@ def _judged_data(config: TrainingConfig, registry: Registry, today: str) -> dict
     if risk is None and found.talks.unchecked:
         raise _unchecked(f"{found.talks.unchecked} of the answers in {folder} have no verdict on their terms")
     judged = dict.fromkeys(judge(_named(author), author.licence, _route_of(author)) for author in found.talks.authors)
-    answers = {f"answers-{at}" if at > 1 else "answers": one for at, one in enumerate(judged, 1)}
-    return answers | {"data": judge(found.asked_by.teacher, found.asked_by.licence)}
+    return _numbered("answers", judged) | {"data": judge(found.asked_by.teacher, found.asked_by.licence)}
 
 
 def _require_verdicts(folder: Path) -> None:
@@ -160,20 +158,46 @@ def _as_teacher(table: WeightsTable) -> TeacherTable:
     )
 
 
-def _parents(config: TrainingConfig) -> dict[Tie, tuple[Lineage, ...]]:
-    teacher, data = config.teacher, config.data
+def _teachers(config: TrainingConfig, registry: Registry, today: str) -> dict[Verdict, tuple[Lineage, ...]]:
+    """A verdict for each teacher but the student itself, and the lineages of its weights."""
+    found: dict[Verdict, tuple[Lineage, ...]] = {}
+    if config.scorer is not None:
+        verdict = judge_teacher(registry, config.scorer, config.run.purpose, today)
+        found[verdict] = lineages_of(None, config.scorer.lineage)
+    for alone in config.each_teacher().values():
+        table = alone.teacher
+        if table is not None and not table.old_self:
+            verdict = judge_teacher(registry, _as_teacher(table), config.run.purpose, today)
+            found[verdict] = (*found.get(verdict, ()), *lineages_of(table.path, table.lineage))
+    return found
+
+
+def _numbered(name: str, verdicts: Iterable[Verdict]) -> dict[str, Verdict]:
+    return {f"{name}-{at}" if at > 1 else name: one for at, one in enumerate(verdicts, 1)}
+
+
+def _parents(config: TrainingConfig, teachers: Mapping[Verdict, tuple[Lineage, ...]]) -> dict[Tie, tuple[Lineage, ...]]:
     return {
-        Tie.TEACHER: lineages_of(teacher.path, teacher.lineage) if teacher else (),
-        Tie.DATA: of_file(Path(data.path)) if data.path else (),
+        Tie.TEACHER: tuple(dict.fromkeys(one for lineages in teachers.values() for one in lineages)),
+        Tie.DATA: of_file(Path(config.data.path)) if config.data.path else (),
         Tie.BASE: lineages_of(config.student.path),
     }
 
 
-def _lineage(name: str, judged: Mapping[str, Verdict], parents: Mapping[Tie, tuple[Lineage, ...]]) -> Lineage:
+def _lineage(
+    name: str,
+    judged: Mapping[str, Verdict],
+    parents: Mapping[Tie, tuple[Lineage, ...]],
+    teachers: Mapping[Verdict, tuple[Lineage, ...]],
+) -> Lineage:
     """What the student carries on: answers and weights may come from several teachers."""
     direct = {tie: judged[str(tie)] for tie in (Tie.TEACHER, Tie.DATA, Tie.BASE) if str(tie) in judged}
-    found = Lineage.of(name, Made.STUDENT, direct, parents)
-    more = [Lineage.of(name, Made.STUDENT, {Tie.TEACHER: one}, {}) for one in _answers(judged)]
+    first, others = next(iter(teachers.values()), ()), list(teachers.items())[1:]
+    found = Lineage.of(name, Made.STUDENT, direct, {**parents, Tie.TEACHER: first})
+    more = [
+        Lineage.of(name, Made.STUDENT, {Tie.TEACHER: verdict}, {Tie.TEACHER: lineages})
+        for verdict, lineages in [*((one, ()) for one in _answers(judged)), *others]
+    ]
     every = (*(ancestor for each in more for ancestor in each.ancestors), *found.ancestors)
     return replace(found, ancestors=tuple(dict.fromkeys(every)))
 

@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from tutelage.collect.unseen import Asked, require_unseen
 from tutelage.config import RunConfig
 from tutelage.pipeline.gate import teacher_name
 from tutelage.prompts import Prompts, read_prompts
-from tutelage.prove.gold import require_classes, require_other_author, require_unseen
+from tutelage.prove.gold import require_classes, require_other_author
 from tutelage.terms.lineage import of_file
 
 
@@ -17,8 +18,8 @@ def require_gold(config: RunConfig, prompts: Prompts, gold: Mapping[str, str]) -
     require_classes([gold[prompt.prompt_id] for prompt in prompts.held_out])
     if config.data.path is not None:
         require_other_author(teacher_name(config.teacher), of_file(Path(config.data.path)))
-    trained = [prompt.text for prompt in (*prompts.train, *prompts.validation)]
-    known = require_unseen([prompt.text for prompt in prompts.held_out], trained)
+    trained = (Asked([prompt.text], "the training data") for prompt in (*prompts.train, *prompts.validation))
+    known = require_unseen([[prompt.text] for prompt in prompts.held_out], trained).questions
     return {"held_out": len(prompts.held_out), "trained_on": known, "overlap": 0}
 
 

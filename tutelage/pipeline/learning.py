@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from tutelage.canon import canonical, decimals, digest_file, digest_of
 from tutelage.config import RunConfig
 from tutelage.errors import TermsError
 from tutelage.jsonl import pretty, read_lines, write_lines, write_whole
-from tutelage.meter import Meter
+from tutelage.meter import own_work
 from tutelage.pipeline.documents import describe_student
 from tutelage.pipeline.gate import Gate, base_of, release
 from tutelage.pipeline.run import Done, Facts, Run
@@ -58,14 +56,9 @@ def train(run: Run, config: RunConfig, curated: Done, made: Done) -> Done:
     folder = run.folder
 
     def work(scratch: Path) -> Facts:
-        meter = Meter(scratch / "meter.json")
-        process = psutil.Process()
-        began = sum(process.cpu_times()[:2])
-        try:
+        with own_work(scratch / "meter.json") as spent:
             facts = _train(run, config, scratch, folder / "train")
-        finally:
-            meter.add(sum(process.cpu_times()[:2]) - began, 1)
-        return facts | {"loss_tokens": _loss_tokens(folder), "cpu_ms": meter.read()[0]}
+        return facts | {"loss_tokens": _loss_tokens(folder)} | spent()
 
     inputs = {"curate": curated.outputs_digest, "student": made.outputs_digest}
     files = ("weights.safetensors", "metrics.jsonl", "consumed.jsonl", "segments", "chain.jsonl", "checkpoint.json")

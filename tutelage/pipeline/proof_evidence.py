@@ -6,10 +6,12 @@ from typing import Any
 
 from tutelage.hardware import describe as describe_hardware
 from tutelage.pipeline.assemble import SHOWN_VERSIONS, term_row
-from tutelage.pipeline.gate import teacher_name
+from tutelage.pipeline.forms import system_label
 from tutelage.pipeline.gate_proof import ProofGate
+from tutelage.pipeline.making import Made, cost_rows
 from tutelage.pipeline.run import Run, installed_versions
 from tutelage.proof_config import ProofConfig
+from tutelage.prove.tasks.base import Task
 from tutelage.records import NUSD_PER_USD
 
 KIND = "proof"
@@ -17,7 +19,9 @@ _PART = "that the items with gold are a random sample of all: pick none of them 
 _ELSEWHERE = "that a model behind a URL stayed the same while it was asked: its name is what it was asked by"
 
 
-def assemble_proof(config: ProofConfig, run: Run, gate: ProofGate, items: int) -> dict[str, Any]:
+def assemble_proof(
+    config: ProofConfig, run: Run, gate: ProofGate, task: Task, items: int, made: Made
+) -> dict[str, Any]:
     """All of `evidence.json`; docs/formats.md lists its keys."""
     results = json.loads((run.folder / "prove" / "results.json").read_bytes())
     facts: dict[str, dict[str, Any]] = {
@@ -34,13 +38,13 @@ def assemble_proof(config: ProofConfig, run: Run, gate: ProofGate, items: int) -
             "purpose": config.run.purpose,
             "question": config.run.question,
             "task": config.task.kind,
-            "metric": results["claims"][0]["metric"],
+            "metric": task.metric,
             "items": items,
-            "teacher": teacher_name(config.systems["teacher"]),
-            "student": teacher_name(config.systems["student"]),
+            "teacher": system_label(config.systems["teacher"]),
+            "student": system_label(config.systems["student"]),
         },
         **results,
-        "cost": _cost(run, results["systems"]),
+        "cost": _cost(run, results["systems"], made),
         "provenance": {
             "log_root": run.log.root,
             "entries": run.log.size,
@@ -67,22 +71,14 @@ def assemble_proof(config: ProofConfig, run: Run, gate: ProofGate, items: int) -
     }
 
 
-def _cost(run: Run, systems: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the proof cost, and what a question costs of teacher and student; the ratio by money, else by CPU-seconds, else by
-    wall time."""
+def _cost(run: Run, systems: list[dict[str, Any]], made: Made) -> dict[str, Any]:
+    """What the proof cost, what a question costs of teacher and student, and when the student has paid for itself."""
     spent = run.store.spent()
     by_role = {row["role"]: row for row in systems}
-    ratio, basis = None, "neither price nor CPU-seconds of both are known"
-    for key, words in (("usd_per_1000", "money"), ("cpu_s_per_query", "CPU-seconds"), ("latency_s", "seconds waited")):
-        teacher, student = by_role["teacher"][key], by_role["student"][key]
-        if teacher and student:
-            ratio, basis = teacher / student, words
-            break
     return {
         "spent_usd": spent.settled_nusd / NUSD_PER_USD,
         "unresolved_usd": spent.unresolved_nusd / NUSD_PER_USD,
-        "teacher_over_student": ratio,
-        "basis": basis,
+        **cost_rows(made, by_role["teacher"], by_role["student"]),
     }
 
 

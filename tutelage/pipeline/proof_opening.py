@@ -1,20 +1,24 @@
 """What a proof begins with: its items, the task, and the claims in the log before anything is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from tutelage.canon import digest_bytes, digest_file
-from tutelage.collect.items import Items, Trained, read_items, require_provable, require_unseen
+from tutelage.collect.items import Items, read_items, require_provable
+from tutelage.collect.unseen import Trained, asked_in, require_unseen, user_turns
 from tutelage.config import PromptsTable
 from tutelage.errors import ConfigError, DataError
 from tutelage.jsonl import pretty, write_whole
+from tutelage.models.prompt_ids import PromptIds
+from tutelage.pipeline.asking_texts import readers
+from tutelage.pipeline.forms import require_servable
 from tutelage.pipeline.gate import teacher_name
 from tutelage.pipeline.run import Run
-from tutelage.pipeline.serving import remote, weights_in
+from tutelage.pipeline.serving import remote
 from tutelage.pipeline.session import today
-from tutelage.proof_config import ItemsTable, ProofConfig
+from tutelage.proof_config import ItemsTable, ProofClaimTable, ProofConfig
 from tutelage.prove.answers import answers_are_references
 from tutelage.prove.gold import Gold, gold_answers, read_gold, require_other_author
 from tutelage.prove.gold_file import Mode
@@ -49,6 +53,7 @@ class Work:
     people: People
     trained_on: int  # questions that no item was found among
     seen: str  # their digest
+    readers: Mapping[str, PromptIds]  # of the systems that score the teacher's text
 
     @property
     def questions(self) -> list[Question]:
@@ -67,6 +72,7 @@ class Looked(NamedTuple):
     items: Items
     people: People
     trained: Trained
+    readers: Mapping[str, PromptIds]
 
 
 def look(config: ProofConfig) -> Looked:
@@ -80,25 +86,43 @@ def look(config: ProofConfig) -> Looked:
                 f"a claim against the teacher, of the task {config.task.kind!r}: its references are no answers",
                 fix='claim against gold: comparison = "gold"',
             )
-    for table in config.systems.values():
-        if table.path is not None:
-            weights_in(Path(table.path))
+    for name, table in config.systems.items():
+        require_servable(name, table)
     items, people, trained = _read(config, task)
     _require_gold_to_show(config, items)
-    return Looked(task, items, people, trained)
+    return Looked(task, items, people, trained, readers(config))
+
+
+def claim_sessions(claim: ProofClaimTable, items: Items) -> int:
+    """How many sessions the items of a claim are of; 0 where they name none."""
+    rests_on = [item for item in items.items if item.gold or claim.comparison != "gold"]
+    return len({item.question.group for item in rests_on if item.question.group})
+
+
+def planned_claims(config: ProofConfig, looked: Looked) -> list[Planned]:
+    """Every claim as it is declared today, with its power. Raises as `declare`."""
+    items = looked.items
+    with_gold = sum(bool(item.gold) for item in items.items)
+    counts = [planned_items(claim, len(items.items), with_gold, config.controls.again) for claim in config.claims]
+    return [
+        declare(config, looked.task, claim, n, today(), claim_sessions(claim, items))
+        for claim, n in zip(config.claims, counts, strict=True)
+    ]
 
 
 def opened_proof(config: ProofConfig, run: Run, looked: Looked) -> Work:
     """Configuration and claims into the log, before anything is asked."""
-    task, items, people, trained = looked
-    with_gold = sum(bool(item.gold) for item in items.items)
-    again = config.controls.again
-    counts = [planned_items(claim, len(items.items), with_gold, again) for claim in config.claims]
-    planned = [declare(config, task, claim, n, today()) for claim, n in zip(config.claims, counts, strict=True)]
-    planned = _as_declared(run, planned)
+    task, items, people, trained, reading = looked
+    planned = _as_declared(run, planned_claims(config, looked))
     resolved = config.resolved()
     for table in (resolved["items"], *resolved["systems"].values(), *resolved["judges"].values()):
-        for key in ("path", "gold_file", "prices", "lineage"):  # a record does not tell where things lie on a disk
+        for key in (
+            "path",
+            "gold_file",
+            "prices",
+            "lineage",
+            "tokenizer",
+        ):  # a record does not tell where things lie on a disk
             if table.get(key):
                 table[key] = Path(table[key]).name
     resolved["items"]["seen"] = [Path(name).name for name in config.items.seen]
@@ -121,7 +145,7 @@ def opened_proof(config: ProofConfig, run: Run, looked: Looked) -> Work:
         )
     for warning in people.warnings:
         run.progress.say(f"gold: {warning}")
-    return Work(config, run, task, items, tuple(planned), people, trained.questions, trained.digest)
+    return Work(config, run, task, items, tuple(planned), people, trained.questions, trained.digest, reading)
 
 
 def _require_apart(config: ProofConfig) -> None:
@@ -151,7 +175,8 @@ def _read(config: ProofConfig, task: Task) -> tuple[Items, People, Trained]:
                 raise DataError(f"{table.path}: gold of item {at}: {error.message}", fix=error.fix) from None
     require_provable(found.items, is_binary=task.is_binary)
     require_other_author(teacher_name(config.systems["teacher"]), of_file(Path(table.path)))
-    return found, people, require_unseen(found.items, [*table.seen, *_trained_in(config)])
+    asked = [user_turns(item.question) for item in found.items]
+    return found, people, require_unseen(asked, asked_in([*table.seen, *_trained_in(config)]))
 
 
 def _require_gold_to_show(config: ProofConfig, items: Items) -> None:

@@ -6,24 +6,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tutelage.canon import canonical, digest_of
+from tutelage.canon import canonical, decimals, digest_of
 from tutelage.collect.items import Item, words_of
-from tutelage.config import TeacherTable
+from tutelage.energy import counters
 from tutelage.errors import DataError
 from tutelage.jsonl import write_lines, write_pretty, write_whole
 from tutelage.pipeline.asking_judges import ask_judge, items_of, judge_label, kin_of, pairs_of
-from tutelage.pipeline.asking_systems import Asker, Said, ask_open
+from tutelage.pipeline.asking_systems import Asker, Said, Turn, ask_open
+from tutelage.pipeline.asking_texts import ask_texts
 from tutelage.pipeline.commit import commit_exchanges
-from tutelage.pipeline.gate import teacher_name
+from tutelage.pipeline.forms import system_label, weights_digest
 from tutelage.pipeline.gate_proof import ProofGate, may_prove
+from tutelage.pipeline.making import made_in
+from tutelage.pipeline.naming import named
+from tutelage.pipeline.proof_cost import expected_calls
 from tutelage.pipeline.proof_evidence import assemble_proof, write_page
-from tutelage.pipeline.proof_opening import Looked, Work, opened_proof
+from tutelage.pipeline.proof_opening import Looked, Work, claim_sessions, opened_proof
 from tutelage.pipeline.run import Done, Facts, Run
-from tutelage.pipeline.serving import remote
 from tutelage.pipeline.session import budget_of, today
-from tutelage.pipeline.supervision import prices_of
 from tutelage.proof_config import ProofConfig
 from tutelage.prove.answers import Answered, Scored
+from tutelage.prove.artefact import CHECKPOINT, against_checkpoint, read_otherwise
+from tutelage.prove.lengths import length_row
 from tutelage.prove.measure import (
     Bench,
     Proof,
@@ -37,17 +41,18 @@ from tutelage.prove.measure import (
     score_all,
     system_row,
 )
+from tutelage.prove.open_claims import assumption
 from tutelage.prove.preferences import preferences_of
 from tutelage.prove.shown import SYSTEMS
 from tutelage.prove.tasks.base import Answer
-from tutelage.records import NUSD_PER_USD, Exchange, Role, Usage
+from tutelage.prove.teacher_text import item_rows, text_evidence
+from tutelage.records import NUSD_PER_USD, Exchange, Role
 from tutelage.terms.check import require
 
 ITEMS = Path("data") / "items.jsonl"
 OUTPUTS = ("prove/scores.jsonl", "prove/exchanges.jsonl", "prove/results.json")
+TEXTS = "prove/teacher_text.jsonl"
 PAGE = "report.html"
-BYTES_A_TOKEN = 4  # of prose, roughly; for estimates alone
-JUDGE_TOKENS = 250  # of what a judge is told beside question and answers
 
 
 class Proved(NamedTuple):
@@ -134,25 +139,18 @@ def _prove(work: Work, gate: ProofGate, items: Done) -> Done:
     def stage(scratch: Path) -> Facts:
         asker = Asker(run, budget_of(config.budget, run.store), _standing(gate), work.purpose, config.run.seed)
         _tell_cost(work)
-        systems, said = {}, dict[str, Said]()
+        systems, said, at = {}, dict[str, Said](), _asked_again(work)
+        again: dict[int, Answer | None] = {}
         for name, table in config.systems.items():
-            said[name] = ask_open(asker, name, table, work.questions, config.sampling, Role.EVALUATION)
-            systems[name] = _answered(name, teacher_name(table), said[name])
-        at = _asked_again(work)
-        if at:
-            chosen = [work.questions[item] for item in at]
-            said["again"] = ask_open(
-                asker,
-                "teacher again",
-                config.systems["teacher"],
-                chosen,
-                config.sampling,
-                Role.EVALUATION,
-                [1] * len(at),
-            )
-        again = (
-            {item: _answer(exchange) for item, exchange in zip(at, said["again"].exchanges, strict=True)} if at else {}
-        )
+            turns = [Turn(name, work.questions)]
+            if name == "teacher" and at:
+                turns.append(Turn("teacher again", [work.questions[item] for item in at], [1] * len(at)))
+            with named(f"systems.{name}"):
+                said[name], *more = ask_open(asker, table, turns, config.sampling, Role.EVALUATION)
+            for one in more:
+                said["teacher again"] = one  # a name that no system can have
+                again = {item: _answer(exchange) for item, exchange in zip(at, one.exchanges, strict=True)}
+            systems[name] = _answered(name, system_label(table), said[name])
         sessions = [item.question.group for item in work.items.items]
         proof = Proof(
             task=work.task,
@@ -166,29 +164,38 @@ def _prove(work: Work, gate: ProofGate, items: Done) -> Done:
         )
         scores = score_all(proof)
         bench, judging = _bench(work, asker, proof, scores)
-        proof = replace(proof, bench=bench)
-        results = _results(work, proof, scores)
-        rows = [row for one in (*said.values(), *judging) for row in one.rows]
+        texts = None
+        if work.readers:
+            texts = ask_texts(asker, config, work.readers, work.questions, said["teacher"].exchanges)
+            names = [question.prompt_id for question in work.questions]
+            write_lines(run.folder / TEXTS, item_rows(texts.texts, names))
+        proof = replace(proof, bench=bench, texts=texts.texts if texts else None)
+        results = _results(work, proof, scores) | {
+            "lengths": [length_row(name, said[name].exchanges) for name in systems],
+            "energy": {"told": bool(counters().counters), "counted": counters().words()},
+        }
+        if (checkpoint := results["checkpoint"]) is not None:
+            checkpoint["prompts_differ"] = read_otherwise(said["student"].exchanges, said[CHECKPOINT].exchanges)
+        weights = {name: dict(said[name].weights) for name in systems if said[name].weights}
+        results["weights"] = weights
+        rows = [row for one in (*said.values(), *judging, *([texts] if texts else [])) for row in one.rows]
         write_lines(run.folder / "prove" / "scores.jsonl", _score_rows(work, proof, scores))
         write_lines(run.folder / "prove" / "exchanges.jsonl", rows)
         write_pretty(run.folder / "prove" / "results.json", results)
         committed = commit_exchanges(run, "prove", [row["address"] for row in rows])
         verdicts = [claim["verdict"] for claim in results["claims"]]
-        return {"verdicts": verdicts, "items": len(work.items.items), "commitment": committed}
+        return {"verdicts": verdicts, "items": len(work.items.items), "weights": weights, "commitment": committed}
 
     tables = config.model_dump(mode="json", include={"task", "sampling", "systems", "judges", "claims", "controls"})
+    tables |= config.model_dump(mode="json", include={"teacher_text"}, exclude_none=True)
     inputs = {"items": items.outputs_digest, "claims": work.purpose, "terms": _standing(gate)}
     inputs |= {"people": work.people.digest} if work.people.digest else {}
-    inputs |= {f"weights {name}": _weights(table.path) for name, table in config.systems.items() if table.path}
-    return run.stage("prove", 1, tables | {"seed": config.run.seed}, inputs, OUTPUTS, stage)
-
-
-def _weights(path: str) -> str:
-    """Of every file of a student's folder that changes its answers."""
-    from tutelage.pipeline.gate import Base
-
-    found = Base.of(None, path, "own").inputs("weights")
-    return digest_of(found)
+    inputs |= {
+        f"weights {name}": weights_digest(Path(table.path)) for name, table in config.systems.items() if table.path
+    }
+    inputs |= {f"tokenizer {name}": digest_of(one.identity) for name, one in work.readers.items()}
+    outputs = (*OUTPUTS, TEXTS) if work.readers else OUTPUTS
+    return run.stage("prove", 2, tables | {"seed": config.run.seed}, inputs, outputs, stage)
 
 
 def _asked_again(work: Work) -> list[int]:
@@ -200,30 +207,11 @@ def _asked_again(work: Work) -> list[int]:
 
 def _tell_cost(work: Work) -> None:
     """About what the answers will cost, by the price lists; nothing is said of models that cost nothing."""
-    config, count = work.config, len(work.questions)
-    asked = sum(len(turn.content.encode()) for question in work.questions for turn in question.messages)
-    asked += sum(len(question.tools.encode()) + len(question.schema.encode()) for question in work.questions)
-    asked_tokens, said_tokens = asked // BYTES_A_TOKEN, config.sampling.max_tokens // 2 * count
-    again = min(config.controls.again, count) / count
-    total = 0
-    for name, table in config.systems.items():
-        times = 1 + again if name == "teacher" else 1
-        total += _price(table, times * asked_tokens, times * said_tokens)
-    for judge in config.judges.values():  # both answers in both orders, or each answer by itself twice
-        calls = 2 if judge.form == "pairwise" else 4
-        shown = asked_tokens + said_tokens * (2 if judge.form == "pairwise" else 1) + JUDGE_TOKENS * count
-        total += _price(judge, calls * shown, calls * judge.max_tokens // 2 * count)
+    total = sum(one.nusd for one in expected_calls(work.config, work.questions, work.readers))
     if total:
-        limit = config.budget.max_cost_usd
+        limit = work.config.budget.max_cost_usd
         enough = "" if total <= limit * NUSD_PER_USD else ": it will not do for all of them"
         work.run.progress.say(f"cost: about ${total / NUSD_PER_USD:.4f}; limit ${limit:g}{enough}")
-
-
-def _price(table: TeacherTable, prompt_tokens: float, completion_tokens: float) -> int:
-    """In nano-USD; 0 for what is served here."""
-    if table.url is None:
-        return 0
-    return prices_of(table, remote(table)).of(Usage(round(prompt_tokens), 0, round(completion_tokens))).cost_nusd
 
 
 def _answer(exchange: Exchange | None) -> Answer | None:
@@ -247,6 +235,7 @@ def _answered(name: str, label: str, said: Said) -> Answered:
         cost_nusd=each * sum(exchange.price.cost_nusd for exchange in there),
         latency_s=each * sum(exchange.latency_ms for exchange in there) / 1000,
         cpu_s=said.cpu_s,
+        energy_j=said.energy_j,
         ended=each * sum(exchange.finish_reason != "length" for exchange in there),
     )
 
@@ -280,22 +269,22 @@ def _results(work: Work, proof: Proof, scores: Scores) -> dict[str, Any]:
     held = controls(proof, scores)
     missing = [row["words"] for row in held if not row["there"]]
     rows = claim_rows(proof, scores, work.config.claims, missing)
-    independent = "" if proof.session_N is None else ", if items of a session were independent"
     for row, planned, claim in zip(rows, work.planned, work.config.claims, strict=True):
         row |= {
             "power": planned.power, "items_for_80": planned.needed, "declared_at": planned.claim.declared_on,
             "digest": planned.claim.digest,
-            "power_assumption": f"true difference {claim.expected_difference:+.3f}, discordance {claim.expected_discordance}"
-            + independent,
+            "power_assumption": assumption(claim, planned.claim.planned_n, claim_sessions(claim, work.items)),
         }  # fmt: skip
     return {
         "claims": rows,
         "systems": [system_row(proof, scores, name) for name in proof.systems],
         "ceiling": ceiling(proof, scores),
         "gap": gap(proof, scores),
+        "checkpoint": against_checkpoint(proof, scores, work.config.sampling.temperature),
         "controls": held,
         "missing_controls": missing,
         "judges": judge_rows(proof, work.config.claims),
+        "teacher_text": text_evidence(proof.texts, proof.level, proof.seed) if proof.texts else None,
         "disagreements": disagreements(proof, scores, [words_of(question) for question in work.questions]),
     }
 
@@ -329,13 +318,19 @@ def _ppm(found: Scored, at: int) -> int:
 def _report(work: Work, gate: ProofGate, proved: Done) -> dict[str, Any]:
     """`evidence.json` and the page; computes no statistic."""
     run = work.run
+    made = made_in(work.config.systems["student"].path, work.config.items.seen)
 
     def stage(scratch: Path) -> Facts:
-        write_pretty(run.folder / "evidence.json", assemble_proof(work.config, run, gate, len(work.questions)))
+        evidence = assemble_proof(work.config, run, gate, work.task, len(work.questions), made)
+        write_pretty(run.folder / "evidence.json", evidence)
         return {}
 
-    inputs = {"prove": proved.outputs_digest, "terms": gate.together.digest}
+    inputs = {
+        "prove": proved.outputs_digest,
+        "terms": gate.together.digest,
+        "made": digest_of(decimals(made._asdict())),
+    }
     said = work.config.model_dump(mode="json", include={"run": True, "items": {"gold_by"}})
     signer = run.signer.verification_key if run.signer else ""
-    run.stage("report", 1, said | {"signer": signer}, inputs, ("evidence.json",), stage)
+    run.stage("report", 2, said | {"signer": signer}, inputs, ("evidence.json",), stage)
     return write_page(run.folder, PAGE)

@@ -13,8 +13,9 @@ from tutelage.errors import ConfigError, TermsError
 from tutelage.jsonl import pretty, write_whole, writing
 from tutelage.models.quiet import quiet_transformers
 from tutelage.pipeline.gate import release
-from tutelage.pipeline.gate_training import TrainingGate, base_in, teacher_in
+from tutelage.pipeline.gate_training import TrainingGate, base_in
 from tutelage.pipeline.talks import BEFORE, SOURCES
+from tutelage.pipeline.teachers import named
 from tutelage.pipeline.teaching_plan import token_count, with_adapters
 from tutelage.ship.notices import write_notices
 from tutelage.ship.student import ship
@@ -29,6 +30,10 @@ from tutelage.train.students import StudentSpec, shaped
 from tutelage.training_config import TrainingConfig
 
 LOOKED_AT = 32  # conversations that importance is judged on
+FRAME = [
+    {"role": "user", "content": ""},
+    {"role": "assistant", "content": ""},
+]  # what a template writes around any text
 
 
 def make_pupil(config: TrainingConfig, source: Path, texts: Sequence[str], out: Path) -> dict[str, Any]:
@@ -55,7 +60,8 @@ def make_pupil(config: TrainingConfig, source: Path, texts: Sequence[str], out: 
     made = shaped(spec, model, tokenizer, texts[:LOOKED_AT])
     facts = made.facts
     if table.trim_vocabulary:
-        made = shaped(StudentSpec(trim_vocabulary=True), made.model, made.tokenizer, texts)
+        frame = made.tokenizer.apply_chat_template(FRAME, tokenize=False)
+        made = shaped(StudentSpec(trim_vocabulary=True), made.model, made.tokenizer, [*texts, frame])
         facts |= {"tokens": made.facts["tokens"]}
     _fit_head(made.model, token_count(made.tokenizer))
     facts["parameters"] = sum(parameter.numel() for parameter in made.model.parameters())
@@ -109,6 +115,15 @@ def ship_pupil(
     return {"weights": digest_file(folder / "student" / "model.safetensors")}
 
 
+def _prefix(signal: str, loss: str, share: float) -> str:
+    """Whose text was learnt on, in words."""
+    if signal == "pairs":
+        return "the data's text, preferred to the student's own"
+    if loss.startswith("distillm-2"):
+        return "the data's text and the student's own answers to the same questions"
+    return f"the student's own text in {share:.0%} of the steps" if share else "the data's text"
+
+
 def _told(config: TrainingConfig, folder: Path, facts: dict[str, Any]) -> Told:
     base, method = base_in(config), config.method
     share = method.student_share
@@ -117,10 +132,10 @@ def _told(config: TrainingConfig, folder: Path, facts: dict[str, Any]) -> Told:
         purpose=config.run.purpose,
         base=base.name,
         base_licence=base.licence,
-        teacher=teacher_in(config).name if config.teacher is not None else "",
+        teacher=named(config),
         loss=facts["loss"],
         signal=facts["signal"],
-        prefix="the data's text" if not share else f"the student's own text in {share:.0%} of the steps",
+        prefix=_prefix(facts["signal"], facts["loss"], share),
         sources=json.loads((folder / SOURCES).read_bytes())["rows"],
         facts=facts,
     )

@@ -14,7 +14,6 @@ from tutelage.models.budget import Budget
 from tutelage.models.exchange import NOTHING_BEYOND, Beyond, Terms
 from tutelage.models.prices import context_window, price_list
 from tutelage.models.probe import Probe, require_signal
-from tutelage.models.teachers import open_model
 from tutelage.models.throttle import RateLimits, Throttle
 from tutelage.pipeline.gate import Gate
 from tutelage.pipeline.run import Run
@@ -111,7 +110,7 @@ def asking(
         at_once if own_machine else None,
     )
     return Asking(
-        model=open_batches(endpoint) if teacher.batch and not ours else open_model(endpoint, at_once),
+        model=open_batches(endpoint) if teacher.batch and not ours else served.open(endpoint, at_once),
         store=run.store,
         terms=terms,
         budget=budget,

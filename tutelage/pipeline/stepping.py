@@ -1,48 +1,46 @@
 """The two stages of a training that take long: capturing the teacher's signals, and the steps."""
 
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from tutelage.canon import canonical, decimals, digest_file, digest_of
 from tutelage.jsonl import read_lines, write_lines, write_whole
+from tutelage.meter import own_work
 from tutelage.models.causal import Causal
-from tutelage.pipeline.gate_training import teacher_inputs
 from tutelage.pipeline.learning import last_of_each_step
+from tutelage.pipeline.pairing import REJECTED, keep_renewed, paired
+from tutelage.pipeline.reasoning import two_tasks, unused, unused_of_train
+from tutelage.pipeline.rendering import rendered
 from tutelage.pipeline.run import Done, Facts, Run
-from tutelage.pipeline.talks import BEFORE, SIGNALS, Sides, consumed, sides_in
-from tutelage.pipeline.teaching_check import check_pupil, check_teacher
+from tutelage.pipeline.scorer import asked_as, taught_by_scorer
+from tutelage.pipeline.talks import BEFORE, SIGNALS, consumed, sides_in
+from tutelage.pipeline.teachers import contexts, courses_of, inputs_of
+from tutelage.pipeline.teaching_check import check_pupil
 from tutelage.pipeline.teaching_plan import (
     Lesson,
     Method,
-    Reader,
-    cached,
-    identity_of,
-    judged_by,
-    kind_of,
     lesson_of,
     load_pupil,
     load_teacher,
     roles_of,
     teacher_precision,
-    teaching_of,
 )
-from tutelage.records import Checkpoint
-from tutelage.store.signals import SignalWriter, identity_in
+from tutelage.pipeline.tuition import capture_course, clear_others, look, summed, taught_by, told
+from tutelage.records import Checkpoint, Role
 from tutelage.train.batch import Batch
-from tutelage.train.capture import capture, size_of
+from tutelage.train.calibration import calibrate
 from tutelage.train.chain import build_chain, place_segments
 from tutelage.train.checkpoint import save_weights
-from tutelage.train.examples import Example, render
 from tutelage.train.health import Start
 from tutelage.train.loop import Loop, precision
 from tutelage.train.loop import train as loop
 from tutelage.train.numerics import numerics
+from tutelage.train.pairs import ROLES
 from tutelage.train.preflight import CAPTURED
 from tutelage.train.step import Look
 from tutelage.train.tracking import tracked
@@ -85,17 +83,14 @@ class Recorded:
         """What the source saw, and the step's conversations."""
         taken = {
             "examples": [self._inner.origin(row) for row in self._rows],
-            "example_tokens": [self._inner.loss_tokens((row,)) for row in self._rows],
+            "example_tokens": [self._counted(row) for row in self._rows],
         }
         return {**self._inner.metrics(), **taken}
 
-
-class Rows(NamedTuple):
-    """Examples of both sides, and how many conversations were left out for which reason."""
-
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    dropped: dict[str, int]
+    def _counted(self, row: int) -> int | dict[str, int]:
+        """Loss tokens of a row; by role, where the roles are not of the same tokens."""
+        by_role = getattr(self._inner, "by_role", None)
+        return self._inner.loss_tokens((row,)) if by_role is None else by_role(row)
 
 
 def signals(config: TrainingConfig, method: Method, run: Run, data: Done, made: Done) -> Done | None:
@@ -105,33 +100,25 @@ def signals(config: TrainingConfig, method: Method, run: Run, data: Done, made: 
     out = run.folder / SIGNALS
 
     def work(scratch: Path) -> Facts:
-        pupil, teacher = load_pupil(config, run.folder / BEFORE), load_teacher(config)
-        sides = sides_in(run.folder)
+        pupil, sides = load_pupil(config, run.folder / BEFORE), sides_in(run.folder)
         rows = rendered(config, run, pupil, sides)
-        seen = check_pupil(config, pupil, rows.train, run.progress.say)
-        seen |= check_teacher(
-            config, method, pupil, teacher, sides.train, rows.train, rows.validation, run.progress.say
-        )
-        every = (*rows.train, *rows.validation)
-        kind = kind_of(config.method, method.signal, teacher)
-        identity = identity_of(config, kind, teacher.digest, pupil, every)
-        size = size_of(every, teacher.model, pupil.tokens, kind)
-        run.progress.say(f"signals: {kind.name}, about {size_in_words(size)} on the disk")
-        if (out / "cache.json").exists() and identity_in(out)["identity"] != identity.described():
-            shutil.rmtree(out)  # of another try, with another teacher, template or kind
-        with SignalWriter(out, identity) as writer:
-            capture(every, teacher.model, pupil.tokens, writer, run.progress, config.run.seed, run.stop)
-        facts = {"positions": writer.positions, "bytes": writer.bytes, "expected_bytes": size}
-        run.progress.say(
-            f"signals: {size_in_words(writer.bytes)}, {writer.bytes / writer.positions:.1f} bytes a position"
-        )
-        return facts | seen
+        seen: dict[str, Any] = check_pupil(config, pupil, rows.train, run.progress.say)
+        courses = courses_of(config, run.folder, pupil.tokenizer, sides, rows.train, rows.validation)
+        clear_others(out, [course.name for course in courses])
+        captured = []
+        with own_work(scratch / "meter.json") as spent:
+            for course in courses:  # one teacher in memory at a time
+                teacher = load_teacher(course.config, method, pupil)
+                seen = told(seen, course, look(course, method, pupil, teacher, run.progress.say))
+                captured.append(capture_course(course, method, run, out / course.name, pupil, teacher))
+                del teacher
+        return summed(captured) | seen | spent()
 
     table = config.method
     kept = {"threshold": {"c": table.c}, "random": {"draws": table.draws}, "top-k": {"k": table.k}}
     settings = {"signal": method.signal, **kept.get(method.signal, {}), "seed": config.run.seed,
-                "max_tokens": config.data.max_tokens, "precision": teacher_precision(config)}  # fmt: skip
-    inputs = {"data": data.outputs_digest, "student": made.outputs_digest} | teacher_inputs(config)
+                "max_tokens": config.data.max_tokens} | _read_by(config, "precision")  # fmt: skip
+    inputs = {"data": data.outputs_digest, "student": made.outputs_digest} | inputs_of(config, run.folder)
     return run.stage("signals", 1, settings, inputs, (SIGNALS,), work)
 
 
@@ -142,48 +129,34 @@ def train(
     where the numbers are shown besides; empty for nowhere."""
 
     def work(scratch: Path) -> Facts:
-        return _train(config, method, run, scratch, captured is not None, track)
+        with own_work(scratch / "meter.json") as spent:
+            facts = _train(config, method, run, scratch, method.signal in CAPTURED, track)
+        return facts | spent() | (run.store.spent()._asdict() if config.scorer is not None else {})
 
     settings: dict[str, Any] = {
-        "train": config.train.model_dump(mode="json", exclude={"checkpoint_every_s", "epochs"}),
+        "train": config.train.model_dump(
+            mode="json", exclude={"checkpoint_every_s", "epochs", *unused_of_train(config)}
+        ),
         "epochs": config.train.epochs if config.train.steps is None else 0,
-        "method": config.method.model_dump(mode="json", exclude={"engine_url", "engine_folder"}),
+        "method": config.method.model_dump(mode="json", exclude={"engine_url", "engine_folder", *unused(config)}),
         "lora": None if config.student.lora is None else config.student.lora.model_dump(mode="json"),
         "max_tokens": config.data.max_tokens,
         "seed": config.run.seed,
     }
     inputs = {"data": data.outputs_digest, "student": made.outputs_digest}
-    inputs |= {"signals": captured.outputs_digest} if captured else {}
-    if config.teacher is not None:
-        inputs |= teacher_inputs(config)
-        settings["teacher_precision"] = teacher_precision(config)
-    return run.stage("train", 1, settings, inputs, tuple(f"train/{name}" for name in FILES), work)
+    inputs |= {"rejected" if method.signal == "pairs" else "signals": captured.outputs_digest} if captured else {}
+    inputs |= inputs_of(config, run.folder)
+    settings |= _read_by(config, "teacher_precision") | asked_as(config)
+    files = (*FILES, REJECTED) if config.method.refresh == "epoch" else FILES
+    return run.stage("train", 1, settings, inputs, tuple(f"train/{name}" for name in files), work)
 
 
-def rendered(config: TrainingConfig, run: Run, pupil: Reader, sides: Sides) -> Rows:
-    """Examples of both sides as the student's template writes them. Raises `DataError` when one side has none."""
-    limit = min(config.data.max_tokens, pupil.model.limit)
-    parts = [
-        render(talks, pupil.tokenizer, limit, cut=lambda source: source in sides.cut)
-        for talks in (sides.train, sides.validation)
-    ]
-    dropped: dict[str, int] = {}
-    for part in parts:
-        for reason, count in part.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + count
-    every = len(sides.train) + len(sides.validation)
-    left = "".join(f"; {count:,} of {every:,} left out: {reason}" for reason, count in dropped.items())
-    tokens, (train, judge) = sum(len(one.targets) for one in parts[0].examples), (len(part.examples) for part in parts)
-    run.progress.say(f"look: {train:,} conversations with {tokens:,} tokens of answers, {judge:,} to judge by{left}")
-    return Rows(parts[0].examples, parts[1].examples, dropped)
-
-
-def size_in_words(size_bytes: int) -> str:
-    """48,312 → "48.3 kB": in a unit that shows it."""
-    if size_bytes < 1_000:
-        return f"{size_bytes} bytes"
-    unit, name = (1e6, "MB") if size_bytes >= 1_000_000 else (1e3, "kB")
-    return f"{size_bytes / unit:,.1f} {name}"
+def _read_by(config: TrainingConfig, name: str) -> dict[str, Any]:
+    """How the teachers read, as settings: precision under `name`, and digests of the prompts that they alone read."""
+    found = {teacher: teacher_precision(alone) for teacher, alone in config.each_teacher().items()}
+    own = contexts(config)
+    precision: Any = found.get("", found)
+    return ({name: precision} if found else {}) | ({"contexts": own} if own else {})
 
 
 def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_signals: bool, track: str) -> Facts:
@@ -192,30 +165,44 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
     pupil = load_pupil(config, run.folder / BEFORE)
     sides = sides_in(run.folder)
     rows = rendered(config, run, pupil, sides)
-    seen: dict[str, int] = {}
-    teacher, cache = None, None
-    if has_signals:
-        cache = cached(config, method, run.folder / SIGNALS, pupil, (*rows.train, *rows.validation))
-    else:
-        seen = check_pupil(config, pupil, rows.train, run.progress.say)
-        if config.teacher is not None:
-            teacher = load_teacher(config)
-            seen |= check_teacher(
-                config, method, pupil, teacher, sides.train, rows.train, rows.validation, run.progress.say
-            )
-    teaching = teaching_of(config, method, teacher, cache)
-    roles = roles_of(config, teaching)
+    looked = has_signals or method.signal == "pairs"
+    seen: dict[str, Any] = {} if looked else check_pupil(config, pupil, rows.train, run.progress.say)
     # Under its own name: other numerics make other bits, so what was begun under them is not gone on with here.
     scratch /= digest_of(bound)[-12:]
     scratch.mkdir(parents=True, exist_ok=True)
-    journal = scratch / JOURNAL
+    journal, judging = scratch / JOURNAL, None
     start = Start.of(last_of_each_step(journal) if journal.exists() else ())
-    judging = judged_by(method, teacher, teaching)
-    lesson = lesson_of(config, pupil, rows.train, rows.validation, teaching, judging, run.progress.say, start)
+    if method.signal == "pairs":
+        lesson, rows = paired(config, method, run, pupil, rows, scratch)
+        roles: tuple[Role, ...] = ROLES
+    elif rows.rationales:
+        lesson, roles = two_tasks(config, method, pupil, rows), (Role.TEXT_TARGET,)
+    else:
+        if config.scorer is not None:
+            taught = taught_by_scorer(config, method, run, pupil, rows)
+        else:
+            courses = courses_of(config, run.folder, pupil.tokenizer, sides, rows.train, rows.validation)
+            taught = taught_by(courses, config, method, run, pupil, has_signals=has_signals)
+        seen |= taught.facts
+        judging = taught.judging
+        roles = roles_of(config, taught.teaching)
+        lesson = lesson_of(
+            config,
+            pupil,
+            rows.train,
+            rows.validation,
+            taught.teaching,
+            taught.judging,
+            run.progress.say,
+            start,
+            scratch,
+        )
     began = time.monotonic()
     try:
         before = _before(config, lesson, pupil.model, scratch)
         best = _steps(config, run, lesson, pupil.model, scratch, track)
+        autocast = precision(config.train.precision, pupil.model.device.type)
+        sure = calibrate(pupil.model, rows.validation, autocast, judging)
     finally:
         lesson.close()
     steps = _write(config, run, pupil.model.model, scratch, [str(role) for role in roles], best["step"])
@@ -230,6 +217,7 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
         "dropped": rows.dropped,
         **{f"before_{name}": value for name, value in before.items()},
         **{name: best[name] for name in before},
+        "calibration": {} if sure is None else sure.facts(),
         "tokens": _tokens(run.folder / "train"),
         "train_ms": round(1000 * (time.monotonic() - began)),
         "checkpoint": digest_file(run.folder / "train" / "checkpoint.json"),
@@ -269,7 +257,10 @@ def _write(config: TrainingConfig, run: Run, model: Any, scratch: Path, roles: S
     lines = ({name: value for name, value in step.items() if name not in NOT_METRICS} for step in steps)
     write_whole(out / "metrics.jsonl", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     for step in steps:  # what is told of the conversations is what the optimizer divided by
-        assert sum(step["example_tokens"]) == step[roles[0]], step["step"]
+        for role, count in _told(step, roles[0]).items():
+            assert count == step[role], step["step"]
+    if config.method.refresh == "epoch":
+        keep_renewed(scratch, out / REJECTED)
     write_lines(out / "consumed.jsonl", consumed(steps, roles))
     save_weights(out / "weights.safetensors", model)
     place_segments(scratch / "segments", out / "segments")
@@ -288,6 +279,15 @@ def _write(config: TrainingConfig, run: Run, model: Any, scratch: Path, roles: S
     )
     write_whole(out / "checkpoint.json", canonical(checkpoint.to_json()) + b"\n")
     return len(steps)
+
+
+def _told(step: dict[str, Any], role: str) -> dict[str, int]:
+    """Loss tokens of the step's conversations: by role where the journal has them so, else as `role`."""
+    found: dict[str, int] = {}
+    for count in step["example_tokens"]:
+        for name, tokens in (count if isinstance(count, dict) else {role: count}).items():
+            found[name] = found.get(name, 0) + tokens
+    return found
 
 
 def _tokens(out: Path) -> dict[str, int]:

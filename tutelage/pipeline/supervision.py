@@ -54,8 +54,9 @@ def probe_teacher(teacher: TeacherTable, max_cost_nusd: int = MAX_COST_NUSD) -> 
             return await probe(model, prices, max_cost_nusd=max_cost_nusd, full_logits=teacher.path is not None)
 
     with tempfile.TemporaryDirectory() as folder, serve_teacher(teacher, Path(folder)) as served:
-        found = asyncio.run(ask(served.endpoint, prices_of(teacher, served.endpoint, single=True)))
-        save(found, served.endpoint)
+        endpoint = served.up()
+        found = asyncio.run(ask(endpoint, prices_of(teacher, endpoint, single=True)))
+        save(found, endpoint)
         return found
 
 

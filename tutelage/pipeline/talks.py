@@ -1,8 +1,10 @@
 """The conversations of a training: answers that were collected, what the data stage wrote, what the steps took of whom."""
 
+import base64
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ from tutelage.canon import digest_file, digest_of
 from tutelage.collect.conversations import Author, Talks, stored_talks
 from tutelage.errors import ConfigError
 from tutelage.jsonl import read_lines
-from tutelage.records import Role
+from tutelage.records import UNATS_PER_NAT, Role
 from tutelage.store.store import Store
 from tutelage.training_config import ConversationsTable
 
@@ -87,15 +89,21 @@ def _author_of(asked: set[str], folder: Path) -> Author:
 def texts_in(folder: Path) -> list[str]:
     """What is said in the conversations that are trained on."""
     rows = (row for row in read_lines(folder / TALKS) if row["kind"] == "train")
-    return ["\n".join(message["content"] for message in row["messages"]) for row in rows]
+    return [
+        "\n".join([*(message["content"] for message in row["messages"]), *filter(None, [row.get("rationale")])])
+        for row in rows
+    ]
 
 
 class Sides(NamedTuple):
-    """Conversations as (id, messages), to train on and to judge by, and those whose answer was cut."""
+    """Conversations as (id, messages), to train on and to judge by, those whose answer was cut, and by id, where there are any,
+    the name of the one of several teachers that teaches it, and the reasoning that is learnt beside its answer."""
 
     train: list[tuple[str, list[dict[str, Any]]]]
     validation: list[tuple[str, list[dict[str, Any]]]]
     cut: frozenset[str]
+    teachers: Mapping[str, str]
+    rationales: Mapping[str, str]
 
 
 def sides_in(folder: Path) -> Sides:
@@ -104,20 +112,31 @@ def sides_in(folder: Path) -> Sides:
     train, validation = (
         [(row["id"], row["messages"]) for row in rows if row["kind"] == kind] for kind in ("train", "validation")
     )
-    return Sides(train, validation, frozenset(row["id"] for row in rows if row["cut"]))
+    cut = frozenset(row["id"] for row in rows if row["cut"])
+    teachers, rationales = ({row["id"]: row[key] for row in rows if key in row} for key in ("teacher", "rationale"))
+    return Sides(train, validation, cut, teachers, rationales)
 
 
-def sources(folder: Path, teacher: Author | None, base: Author) -> list[dict[str, Any]]:
-    """Who gave how many loss tokens, in which role, over how many conversations, from the steps that were taken."""
+def said_in(folder: Path) -> dict[str, list[tuple[bytes, float]]]:
+    """The tokens of collected answers, by the conversation: bytes, and log-probabilities in nats."""
+    rows = ((row["id"], row.get("said", ())) for row in read_lines(folder / TALKS))
+    return {name: [(base64.b64decode(data), unats / UNATS_PER_NAT) for data, unats in said] for name, said in rows}
+
+
+def sources(folder: Path, teachers: Mapping[str, Author], base: Author) -> list[dict[str, Any]]:
+    """Who gave how many loss tokens, in which role, over how many conversations, from the steps that were taken. `teachers` by
+    their names, "" for the only one."""
     authors = [Author(**one) for one in json.loads((folder / AUTHORS).read_bytes())["authors"]]
-    whose = {row["id"]: (authors[row["author"]], authors[row["asked_by"]]) for row in read_lines(folder / TALKS)}
+    rows = list(read_lines(folder / TALKS))
+    whose = {row["id"]: (authors[row["author"]], authors[row["asked_by"]]) for row in rows}
+    taught = {row["id"]: teachers[row.get("teacher", "")] for row in rows} if teachers else {}
     tokens, seen = Counter[tuple[str, ...]](), dict[tuple[str, ...], set[str]]()
     for step in read_lines(folder / CONSUMED):
         for name, by_role in zip(step["examples"], step["loss_tokens"], strict=True):
             author, asked_by = whose[name]
-            parts = [
-                (teacher or author if role == Role.SOFT_TARGET else author, role, by_role[role]) for role in by_role
-            ]
+            teacher = taught.get(name, author)
+            whom = {Role.SOFT_TARGET: teacher, Role.OWN_TEXT: base}
+            parts = [(whom.get(Role(role), author), role, by_role[role]) for role in by_role]
             for who, role, count in (*parts, (asked_by, str(Role.PROMPT_AUTHOR), 0)):  # whose text it all hangs on
                 tokens[*who, role] += count
                 seen.setdefault((*who, role), set()).add(name)
@@ -133,7 +152,9 @@ def consumed(steps: Sequence[dict[str, Any]], roles: Sequence[str]) -> Iterator[
     for step in steps:
         yield {
             "step": step["step"],
-            "own_text": round(step.get("rollout/own_text", 0)),
+            "own_text": math.ceil(step.get("rollout/own_text", 0)),  # whether any of it was the student's
             "examples": step["examples"],
-            "loss_tokens": [dict.fromkeys(roles, count) for count in step["example_tokens"]],
+            "loss_tokens": [
+                count if isinstance(count, dict) else dict.fromkeys(roles, count) for count in step["example_tokens"]
+            ],
         }

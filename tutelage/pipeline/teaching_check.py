@@ -17,6 +17,7 @@ from tutelage.train.preflight import (
     same_ends,
 )
 from tutelage.train.rollout import end_ids
+from tutelage.train.subset import Subset
 from tutelage.train.teaching import require_same_tokens
 from tutelage.training_config import TrainingConfig
 
@@ -31,7 +32,7 @@ def check_pupil(
     check_learnt(examples)
     require_stop(sorted(end_of_turn_ids(pupil.tokenizer)), sorted(end_ids(pupil.model.model)))
     longest = max(example.targets[0] for example in examples)
-    if config.method.student_share and longest + config.method.max_new_tokens > pupil.model.limit:
+    if config.method.student_writes and longest + config.method.max_new_tokens > pupil.model.limit:
         raise ConfigError(
             f"the longest question has {longest} tokens; with method.max_new_tokens = {config.method.max_new_tokens} that "
             f"is more than the student's context of {pupil.model.limit}",
@@ -69,7 +70,13 @@ def check_teacher(
         if own_template:
             raise
         tell(f"warning: {error.message}")
-    return {"teacher_unats": round(1e6 * found[0].teacher_nats)}
+    facts = {"teacher_unats": round(1e6 * found[0].teacher_nats)}
+    if isinstance(teacher.model, Subset):
+        mass = teacher.model.kept_mass(examples[:TRIED])
+        share = f"{mass:.2%} of its probability to the student's {pupil.tokens:,} tokens"
+        tell(f"look: the teacher gives {share}; the rest is left out")
+        facts["kept_mass_ppm"] = round(1e6 * mass)
+    return facts
 
 
 def _require_room(
@@ -79,8 +86,8 @@ def _require_room(
     longest = max(len(example.ids) for example in (*examples, *validation))
     if longest > limit:
         raise DataError(
-            f"a conversation has {longest} tokens, the teacher reads {limit}",
-            fix=f"set data.max_tokens = {limit} or less",
+            f"a conversation has {longest} tokens with all that the teacher reads before it; it reads {limit}",
+            fix=f"set data.max_tokens so that no conversation has more than {limit}, or shorten the teacher's own prompt",
         )
     new, asked = config.method.max_new_tokens, max(example.targets[0] for example in examples)
     if config.method.student_share and asked + new > limit:

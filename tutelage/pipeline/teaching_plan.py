@@ -1,6 +1,8 @@
 """From the method that a run file names to what the engine takes: loss, signal, teacher, cache, source, judge."""
 
+import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,29 +12,35 @@ from tutelage.canon import digest_bytes, digest_of
 from tutelage.config import TrainTable
 from tutelage.errors import ConfigError
 from tutelage.losses.base import Loss
-from tutelage.losses.catalogue import make
+from tutelage.losses.catalogue import ENTRIES, make
 from tutelage.models.causal import Causal
 from tutelage.models.kernels import economical
 from tutelage.models.tokens import TokenBytes
+from tutelage.pipeline.choosing import Access, Tokens, nearest, need_of, require_supported
 from tutelage.pipeline.gate_training import teacher_in, teacher_inputs
 from tutelage.records import Role
+from tutelage.signals import Scored, TopK
 from tutelage.store.signal_kinds import Draws, HiddenStates, Kind, Threshold, TopKTail
 from tutelage.store.signals import Identity, SignalCache, identity_in
+from tutelage.train.contrast import ContrastSource, ContrastTeacher
 from tutelage.train.examples import Example, end_of_turn_ids
 from tutelage.train.health import Finding, Start
 from tutelage.train.judging import HeldOutJudge
-from tutelage.train.loop import Source, plan_steps
+from tutelage.train.loop import Judge, Source, plan_steps
 from tutelage.train.lora import TARGETS, add_lora
 from tutelage.train.numerics import uses_bf16
 from tutelage.train.offpolicy import DataSource
 from tutelage.train.onpolicy import RolloutSource
-from tutelage.train.preflight import choose_signal, require_finite
+from tutelage.train.per_prompt import PromptSource, by_prompt
+from tutelage.train.preflight import ACROSS, CAPTURED, choose_signal, require_finite
 from tutelage.train.rollout import Roller, end_ids
 from tutelage.train.rollout_local import LocalRoller
 from tutelage.train.student import load_base, load_student
+from tutelage.train.subset import Subset, kept_of
 from tutelage.train.teaching import (
     CachedTeacher,
     LiveTeacher,
+    MovingTeacher,
     ScoringTeacher,
     Teaching,
     Together,
@@ -40,6 +48,10 @@ from tutelage.train.teaching import (
     require_drawn_at_1,
 )
 from tutelage.training_config import MethodTable, TrainingConfig
+
+RATIOS = ("ratio_low", "ratio_high")  # of an importance ratio: parameters of losses
+WORDS_ALONE = ("text", "pairs", "recorded")  # signals that ask no teacher
+SCORED_TOP_K = "scored-top-k"  # candidates that an endpoint names as training goes, also on the student's own text
 
 
 class Method(NamedTuple):
@@ -72,7 +84,7 @@ class Lesson(NamedTuple):
     """What the loop is given. `close` ends the engine that writes the student's answers, where there is one."""
 
     source: Source
-    judge: HeldOutJudge
+    judge: Judge
     close: Callable[[], None]
 
 
@@ -80,22 +92,89 @@ def method_of(config: TrainingConfig) -> Method:
     """Raises `ConfigError` and `SignalError` for a method that makes no sense: before anything is loaded."""
     table = config.method
     loss = make(table.loss, **table.parameters)
+    if config.scorer is not None:
+        return Method(loss, scored_signal(config, loss))
     signal = choose_signal(loss, table.signal, table.student_share)
-    if (signal == "text") != (config.teacher is None):
-        if signal == "text":
+    if (signal in WORDS_ALONE) != (not config.each_teacher()):
+        if signal in WORDS_ALONE:
             raise ConfigError(
                 f"{loss.name} asks no teacher, and one is named", fix="delete [teacher], or choose another loss"
             )
         raise ConfigError(
             f"{loss.name} needs a teacher's weights", fix='name them under [teacher], or use "cross-entropy"'
         )
+    if signal == "recorded" and config.data.collected is None:
+        raise ConfigError(
+            'method.signal = "recorded" takes log-probabilities of collected answers, and the data is a file',
+            fix='name a folder of answers (data.collected), collected with teacher.signal = "top-logprobs"',
+        )
+    if table.loss == "taid" and signal in CAPTURED:
+        raise ConfigError(
+            f"signal = {signal!r}: taid's target moves with the student as training goes, and captured signals stand still",
+            fix='leave signal out (the teacher is asked as training goes), or choose loss = "forward-kl"',
+        )
+    if signal in ACROSS and len(config.each_teacher()) > 1:
+        raise ConfigError(
+            f"{loss.name} with the teachers {', '.join(config.each_teacher())}: chunks are those of one teacher's tokenizer",
+            fix="name one [teacher], or choose a loss on tokens",
+        )
     require_drawn_at_1(loss, table.temperature)
+    _require_whole(config, loss)
     if table.text_weight and (signal == "text" or table.student_share):
         why = "is that already" if signal == "text" else "on the student's own text teaches nothing"
         raise ConfigError(
             f"method.text_weight = {table.text_weight:g}: cross-entropy {why}", fix="leave text_weight out"
         )
     return Method(loss, signal)
+
+
+def _require_whole(config: TrainingConfig, loss: Loss) -> None:
+    """Raises `ConfigError` for what a loss on whole answers, or on both texts, cannot be combined with."""
+    table, alone = config.method, list(config.each_teacher().values())
+    both = table.loss == "distillm-2"
+    if table.focus is not None and (loss.joint is not None or both):
+        raise ConfigError(
+            f"method.focus = {table.focus:g}: {loss.name} is of whole answers",
+            fix="leave focus out, or choose another loss",
+        )
+    if both and (len(alone) > 1 or any(_reads_more(one) for one in alone)):
+        raise ConfigError(
+            f"{loss.name} takes one teacher that reads what the student reads",
+            fix="name one [teacher] without system, system_file and examples_file",
+        )
+
+
+def _reads_more(config: TrainingConfig) -> bool:
+    table = config.teacher
+    return table is not None and any((table.system, table.system_file, table.examples_file))
+
+
+def scored_signal(config: TrainingConfig, loss: Loss) -> str:
+    """What a loss is trained on by an endpoint that scores our text. Raises `ConfigError` for a loss that scores cannot support,
+    with the nearest one that they can, and `SignalError` as `choose_signal` does."""
+    table = config.method
+    assert config.scorer is not None
+    require_supported(table.loss, Access.SCORES, Tokens.UNKNOWN, config.scorer.top_logprobs)
+    if loss.takes not in (Scored, TopK) and need_of(table.loss).access is not Access.TEXT:
+        way = nearest(table.loss, Access.SCORES, Tokens.UNKNOWN, config.scorer.top_logprobs)
+        raise ConfigError(f"{loss.name} is not trained on scores", fix=f"nearest to it: {way.keys} ({way.words})")
+    if need_of(table.loss).access is Access.TEXT:
+        raise ConfigError(
+            f"{loss.name} asks no teacher, and one is named", fix="delete [teacher], or choose another loss"
+        )
+    reveals = "sampled" if loss.takes is Scored else "top-k"
+    if table.signal not in (None, reveals):
+        raise ConfigError(
+            f"method.signal = {table.signal!r}: {loss.name} is trained on what the endpoint says of each token",
+            fix="leave signal out",
+        )
+    require_drawn_at_1(loss, table.temperature)
+    if table.text_weight and table.student_share:
+        raise ConfigError(
+            f"method.text_weight = {table.text_weight:g}: cross-entropy on the student's own text teaches nothing",
+            fix="leave text_weight out",
+        )
+    return choose_signal(loss, None, table.student_share) if reveals == "sampled" else SCORED_TOP_K
 
 
 def token_count(tokenizer: Any) -> int:
@@ -121,9 +200,9 @@ def with_adapters(config: TrainingConfig, model: Any) -> Any:
     return add_lora(model, table.rank, table.alpha, table.targets or TARGETS)
 
 
-def load_teacher(config: TrainingConfig) -> Reader:
-    """The teacher's weights, in the precision that the run file says; they never train. Raises `SignalError` when they are not
-    finite, and what reading them raises."""
+def load_teacher(config: TrainingConfig, method: Method, pupil: Reader) -> Reader:
+    """The teacher's weights, in the precision that the run file says; they never train. To a student with some of its tokens it
+    speaks of those alone. Raises `SignalError` when the weights are not finite, and what reading them raises."""
     assert config.teacher is not None
     model, tokenizer = load_base(teacher_in(config).fetch())
     require_finite(model, "teacher")
@@ -131,7 +210,16 @@ def load_teacher(config: TrainingConfig) -> Reader:
     economical(model)
     teacher = Causal(model)
     teacher.model.eval().requires_grad_(False)
-    return Reader(teacher, tokenizer, token_count(tokenizer))
+    found = Reader(teacher, tokenizer, token_count(tokenizer))
+    return _within(found, pupil) if config.student.trim_vocabulary and method.signal not in ACROSS else found
+
+
+def _within(teacher: Reader, pupil: Reader) -> Reader:
+    """The teacher read with the student's tokens, under its own template."""
+    tokenizer = copy.deepcopy(pupil.tokenizer)
+    tokenizer.chat_template = teacher.tokenizer.chat_template
+    model = Subset(teacher.model, kept_of(pupil.tokenizer, teacher.tokenizer), teacher.tokens)
+    return Reader(model, tokenizer, pupil.tokens)
 
 
 def teacher_precision(config: TrainingConfig) -> str:
@@ -172,7 +260,7 @@ def cached(
     config: TrainingConfig, method: Method, folder: Path, pupil: Reader, examples: Sequence[Example]
 ) -> SignalCache:
     """The signals that were captured for these examples. Raises `SignalError` when they are of others."""
-    teacher = load_teacher(config) if method.signal == "hidden" else None
+    teacher = load_teacher(config, method, pupil) if method.signal == "hidden" else None
     kind = kind_of(config.method, method.signal, teacher)
     said = identity_in(folder)["identity"]["tokenizer"]
     return SignalCache(folder, identity_of(config, kind, said, pupil, examples))
@@ -186,7 +274,9 @@ def teaching_of(config: TrainingConfig, method: Method, teacher: Reader | None, 
         main: Teaching = CachedTeacher(cache, method.loss)
     else:
         assert teacher is not None
-        kind = ScoringTeacher if method.signal == "sampled" else LiveTeacher
+        moving = partial(MovingTeacher, start=0.4 if config.method.t is None else config.method.t)
+        kinds: dict[str, Any] = {"distillm-2": ContrastTeacher, "taid": moving}
+        kind = ScoringTeacher if method.signal == "sampled" else kinds.get(config.method.loss, LiveTeacher)
         main = kind(teacher.model, method.loss, teacher.tokens)
     weight = config.method.text_weight
     return Together([main, Words(make("cross-entropy"), weight)]) if weight else main
@@ -202,17 +292,21 @@ def judged_by(method: Method, teacher: Reader | None, teaching: Teaching) -> Tea
 
 def lesson_of(
     config: TrainingConfig, pupil: Reader, train: Sequence[Example], validation: Sequence[Example], teaching: Teaching,
-    judging: Teaching, tell: Callable[[str], Any], start: Start,
+    judging: Teaching, tell: Callable[[str], Any], start: Start, folder: Path,
 ) -> Lesson:  # fmt: skip
     """Source and judge. Each kind of trouble with the student's answers is told once; `start` is what was usual when training
-    began."""
-    table, method = table_of(config, len(train)), config.method
+    began. Answers that are learnt from for a whole epoch are kept in `folder`."""
+    count, kind = len(train), DataSource
+    if config.train.epoch_over == "prompts":
+        count, kind = len(by_prompt(train)), PromptSource
+    table, method = table_of(config, count), config.method
     reader = LocalRoller(pupil.model.model, ends_of(pupil))
     judge = HeldOutJudge(
         validation, judging, roller=reader, answers=config.train.answers, max_new_tokens=method.max_new_tokens
     )
     if not method.student_share:
-        return Lesson(DataSource(train, teaching, table, config.run.seed, pupil.model.device), judge, lambda: None)
+        source = kind(train, teaching, table, config.run.seed, pupil.model.device, method.focus)
+        return Lesson(source, judge, lambda: None)
     told: set[str] = set()
 
     def warn(finding: Finding) -> None:
@@ -221,11 +315,24 @@ def lesson_of(
             tell(f"warning: {finding.words} (limit {finding.limit:.3g}; the journal has every step)")
 
     roller = roller_of(config, pupil)
+    seed, drawn = config.run.seed, {"max_new_tokens": method.max_new_tokens, "temperature": method.temperature}
+    if isinstance(teaching, ContrastTeacher):
+        source = ContrastSource(
+            train, pupil.model, roller, teaching, table, seed, folder, warn=warn, start=start, **drawn
+        )
+        return Lesson(source, judge, roller.close)
     source = RolloutSource(
-        train, pupil.model, roller, teaching, table, config.run.seed, max_new_tokens=method.max_new_tokens,
-        temperature=method.temperature, student_share=method.student_share, warn=warn, start=start,
+        train, pupil.model, roller, teaching, table, seed, student_share=method.student_share, warn=warn, start=start,
+        focus=method.focus, ratios=ratios_of(method), **drawn,
     )  # fmt: skip
     return Lesson(source, judge, roller.close)
+
+
+def ratios_of(table: MethodTable) -> tuple[float, float] | None:
+    """Bounds of the importance ratio beyond which a drawn token is left out; None where the loss has none."""
+    known = ENTRIES[table.loss].parameters
+    low, high = (table.parameters.get(name, known[name].default) if name in known else None for name in RATIOS)
+    return None if low is None or high is None else (low, high)
 
 
 def table_of(config: TrainingConfig, examples: int) -> TrainTable:

@@ -1,8 +1,9 @@
 """Training on conversations: terms, data, student, signals, train, sources, ship. torch is imported when it runs."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tutelage.canon import canonical, digest_bytes, digest_file
 from tutelage.collect.conversations import Author, read_talks, split
@@ -23,6 +24,7 @@ from tutelage.pipeline.talks import (
     sources,
     texts_in,
 )
+from tutelage.pipeline.teachers import authors_of, contexts
 from tutelage.training_config import TrainingConfig
 
 STUDENT = "student"
@@ -44,11 +46,13 @@ class Trained(NamedTuple):
     tokens: dict[str, int]
     parameters: int
     base_parameters: int
+    calibration: dict[str, int]  # of the student's confidence, in millionths; empty where it was not measured
 
 
 def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
     """Does what is not done yet; `track` names where the numbers are shown besides. Raises what the stages raise; a stopped run
     goes on where it stood."""
+    from tutelage.pipeline.pairing import rejected
     from tutelage.pipeline.stepping import signals, train
     from tutelage.pipeline.teaching_plan import method_of
     from tutelage.train.tracking import tracker
@@ -61,11 +65,11 @@ def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
     method = method_of(config)
     data = _data(config, run, digest)
     made = _student(config, run, data)
-    captured = signals(config, method, run, data, made)
+    captured = signals(config, method, run, data, made) or rejected(config, method, run, data, made)
     trained = train(config, method, run, data, made, captured, track)
     told = _sources(config, run, data, trained)
     _ship(config, gate, run, made, trained, told)
-    facts = {**made.facts, **trained.facts}
+    facts: dict[str, Any] = {"calibration": {}, **made.facts, **trained.facts}
     return Trained(*(facts[name] for name in Trained._fields))
 
 
@@ -74,20 +78,27 @@ def _require_inputs(config: TrainingConfig) -> str:
     before the licence of anything is judged; nothing is fetched."""
     table = config.data
     digest = _digest_of_data(Path(table.path or table.collected or ""), is_file=table.path is not None)
-    weights = [base_in(config), *([teacher_in(config)] if config.teacher is not None else [])]
-    for one in weights:
+    contexts(config)
+    taught = [one for one in config.each_teacher().values() if one.teacher is not None and not one.teacher.old_self]
+    for one in (base_in(config), *map(teacher_in, taught)):
         if one.folder is not None:
             one.fetch()
     return digest
 
 
 def _open(config: TrainingConfig, run: Run) -> None:
-    """The resolved configuration into the log. A record does not tell where things lie on somebody's disk."""
+    """The resolved configuration into the log. A record does not tell where things lie on somebody's disk, nor a teacher's own
+    prompt: its digest stands there."""
     resolved = config.resolved()
-    for table, key in (("data", "path"), ("data", "collected"), ("teacher", "path"), ("teacher", "lineage"),
-                       ("student", "path"), ("method", "engine_folder")):  # fmt: skip
+    for table, key in (("data", "path"), ("data", "collected"), ("student", "path"), ("method", "engine_folder")):
         if resolved[table] and resolved[table][key]:
             resolved[table][key] = Path(resolved[table][key]).name
+    for table in filter(None, (resolved["teacher"], *resolved["teachers"].values())):
+        for key in ("path", "lineage", "system_file", "examples_file", "prices"):
+            if table.get(key):
+                table[key] = Path(table[key]).name
+        if table.get("system"):
+            table["system"] = digest_bytes(table["system"].encode())
     resolved["ship"]["licence_files"] = [Path(path).name for path in resolved["ship"]["licence_files"]]
     file = pretty(resolved)
     opened = {"origin": run.log.origin, "name": config.run.name, "seed": config.run.seed, "config": digest_bytes(file)}
@@ -119,11 +130,12 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
     """The data stage: every conversation once, with the side of the split it is on, and whose words they are."""
     table = config.data
     path = Path(table.path or table.collected or "")
+    scored = config.method.signal == "recorded"
 
     def work(scratch: Path) -> Facts:
         asked_by: Author | None = None  # of a file: whoever wrote the rest
         if table.path:
-            found = read_talks(path, table, digest)
+            found = read_talks(path, table, digest, list(config.teachers))
         else:
             found, asked_by = answers_in(path, table)
         authors = [*found.authors, *([asked_by] if asked_by else ())]
@@ -138,19 +150,31 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
                 "author": talk.author,
                 "asked_by": len(authors) - 1 if asked_by else talk.author,
             }
+            | ({"teacher": talk.teacher or table.teacher} if config.teachers else {})
+            | ({"rationale": talk.rationale} if talk.rationale else {})
+            | ({"said": [list(token) for token in talk.said]} if scored else {})
             for at, talk in enumerate(found.talks)
         ]
         write_lines(run.folder / TALKS, rows)
         write_whole(run.folder / AUTHORS, canonical({"authors": [author._asdict() for author in authors]}) + b"\n")
         if found.bad:
             run.progress.say(f"data: {len(found.bad)} bad rows skipped, the first at line {found.bad[0].line}")
+        if table.has_rationales:
+            run.progress.say(f"data: {_with_rationales(rows):,} of {len(rows):,} conversations come with a rationale")
         if found.repeated:
             run.progress.say(f"data: {found.repeated} conversations repeat an earlier one and are taken once")
         counts = {"train": len(parts.train), "validation": len(parts.validation), "groups": parts.groups}
         return {**counts, "repeated": found.repeated, "bad_rows": [row.line for row in found.bad]}
 
-    settings = table.model_dump(mode="json", exclude={"path", "collected", "accepted_risk", "max_tokens"})
+    left_out = {"path", "collected", "accepted_risk", "max_tokens", "route", "teacher", "rationale", "rationale_marker"}
+    settings = table.model_dump(mode="json", exclude=left_out)
+    if config.teachers:
+        settings |= {"route": table.route, "teacher": table.teacher, "teachers": sorted(config.teachers)}
+    if table.has_rationales:
+        settings |= {"rationale": table.rationale, "rationale_marker": table.rationale_marker}
     settings |= {"seed": config.run.seed, "collected": table.collected is not None}
+    if scored:
+        settings["signal"] = config.method.signal
     if table.path or not is_recorded(path):
         settings["name"] = path.name  # an author's, in these cases
     outputs = (TALKS.as_posix(), AUTHORS.as_posix())
@@ -158,6 +182,16 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
     facts = done.facts
     run.progress.say(f"data: {facts['train']:,} conversations to train on, {facts['validation']:,} to judge by")
     return done
+
+
+def _with_rationales(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many conversations have one. Raises `DataError` when none does that is trained on."""
+    if not any("rationale" in row for row in rows if row["kind"] == "train"):
+        raise DataError(
+            "no conversation to train on comes with a rationale",
+            fix="name the column (data.rationale), or what stands between reasoning and answer (data.rationale_marker)",
+        )
+    return sum("rationale" in row for row in rows)
 
 
 def _digest_of_data(path: Path, *, is_file: bool) -> str:
@@ -177,15 +211,18 @@ def _student(config: TrainingConfig, run: Run, data: Done) -> Done:
         table.trim_vocabulary or table.keep == "importance" or bool({"hidden", "neurons", "heads"} & {*table.sizes})
     )
 
+    prefixes = [config.method.rationale_prefix] if config.data.has_rationales else []
+
     def work(scratch: Path) -> Facts:
         from tutelage.pipeline.pupil import make_pupil
 
         run.progress.say(f"student: {_words(config)} {base.name}")
-        return make_pupil(config, base.fetch(), texts_in(run.folder), run.folder / BEFORE)
+        return make_pupil(config, base.fetch(), [*texts_in(run.folder), *prefixes], run.folder / BEFORE)
 
     settings = {
         **table.model_dump(mode="json", exclude={"path", "accepted_risk", "lora", "licence"}),
         "seed": config.run.seed if table.start == "random" else 0,
+        **({"prefixes": prefixes} if prefixes and needs_text else {}),
     }
     inputs = base.inputs("base") | ({"data": data.outputs_digest} if needs_text else {})
     return run.stage("student", 1, settings, inputs, (BEFORE,), work)
@@ -202,16 +239,17 @@ def _words(config: TrainingConfig) -> str:
 
 def _sources(config: TrainingConfig, run: Run, data: Done, trained: Done) -> Done:
     """Whose words and weights the steps took: a stage of its own, so that a licence is set right without training again."""
-    base, teacher = base_in(config), teacher_in(config) if config.teacher is not None else None
+    base, taught = base_in(config), authors_of(config, run.folder)
     start = Author(base.name, base.digest, "", "file", base.licence)
-    taught = Author(teacher.name, teacher.digest, "local", "embedded", teacher.licence) if teacher else None
 
     def work(scratch: Path) -> Facts:
         rows = sources(run.folder, taught, start)
         write_whole(run.folder / SOURCES, canonical({"rows": rows}) + b"\n")
         return {"rows": len(rows)}
 
-    settings = {"base": start._asdict(), "teacher": taught._asdict() if taught else {}}
+    settings: dict[str, Any] = {"base": start._asdict(), "teacher": taught[""]._asdict() if "" in taught else {}}
+    if config.teachers:
+        settings["teachers"] = {name: author._asdict() for name, author in taught.items()}
     inputs = {"data": data.outputs_digest, "train": trained.outputs_digest}
     return run.stage("sources", 1, settings, inputs, (SOURCES.as_posix(),), work)
 

@@ -19,8 +19,8 @@ NOTHING = Score(0.0, False, "")
 class Answered:
     """One system's answers, an entry an item; None for an item that it refused, which is worth nothing.
 
-    Tokens, money (nano-USD), seconds a question (`latency_s`, wall) and CPU-seconds where the server is ours; `ended` is the
-    share of answers that ended by themselves instead of at the limit.
+    Tokens, money (nano-USD), seconds a question (`latency_s`, wall), where the server is ours CPU-seconds, and joules of the
+    machine's counters where it has such; `ended` is the share of answers that ended by themselves instead of at the limit.
     """
 
     role: str
@@ -32,6 +32,7 @@ class Answered:
     latency_s: float
     cpu_s: float | None
     ended: float
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

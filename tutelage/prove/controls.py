@@ -5,7 +5,7 @@ Shape legend: N items, L labels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +62,23 @@ def ceiling(first_N: NDArray[np.int64], second_N: NDArray[np.int64], level: floa
     }
 
 
+class Apart(NamedTuple):
+    """How many of `n` items differ, and the exact upper limit of their share."""
+
+    n: int
+    differ: int
+    high: float
+
+
+def share_apart(differ_N: NDArray[np.bool_], level: float) -> Apart:
+    """What is served against the checkpoint it was made of, item by item: Clopper-Pearson's limit. Raises `DataError` without an
+    item."""
+    n, differ = len(differ_N), int(differ_N.sum())
+    if n == 0:
+        raise DataError("no item was answered by the served student or its checkpoint", fix="look into store and logs")
+    return Apart(n, differ, clopper_pearson(differ, n, level).high)
+
+
 def same_artefact(
     checkpoint_NL: NDArray[np.float64], served_NL: NDArray[np.float64], offsets_L: NDArray[np.float64], level: float
 ) -> dict[str, Any]:
@@ -75,11 +92,11 @@ def same_artefact(
     differ_N = _decided(checkpoint_NL, offsets_L) != _decided(served_NL, offsets_L)
     revealed_NL = (checkpoint_NL > FLOOR_NATS) & (served_NL > FLOOR_NATS)
     apart = np.abs(checkpoint_NL - served_NL)[revealed_NL]
-    n, differ = len(differ_N), int(differ_N.sum())
+    n, differ, high = share_apart(differ_N, level)
     return {
         "n": n,
         "decisions_differ": differ,
-        "differ_high": clopper_pearson(differ, n, level).high,
+        "differ_high": high,
         "largest_nats": float(apart.max()) if apart.size else None,
     }
 

@@ -1,8 +1,6 @@
-"""What may stand as gold: more than one class, not written by the teacher, on items that were not trained on; and
+"""What may stand as gold: more than one class, not written by the teacher; and
 gold out of a file of people's decisions, as the statistics take it."""
 
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,8 +27,6 @@ from tutelage.stats.agreement import Kappa, cohen_kappa
 from tutelage.stats.columns import Floats, finite_column
 from tutelage.terms.lineage import Lineage, Tie
 
-_SHOWN = 3
-
 
 def require_classes(gold: Sequence[str]) -> None:
     """Raises `DataError` when every held-out item has the same label, or there is no item."""
@@ -51,21 +47,6 @@ def require_other_author(teacher: str, lineages: Iterable[Lineage]) -> None:
                 "says: its labels are no gold",
                 fix="hold out items that people labelled; against its own labels the teacher is always right",
             )
-
-
-def require_unseen(held_out: Sequence[str], trained: Iterable[str]) -> int:
-    """How many texts are trained on; no held-out text may be among them, white space, punctuation and case aside.
-
-    Raises `DataError` with the overlap.
-    """
-    known = {_words(text) for text in trained}
-    if overlap := [text for text in held_out if _words(text) in known]:
-        shown = "; ".join(repr(text[:60]) for text in overlap[:_SHOWN])
-        raise DataError(
-            f"{len(overlap)} of {len(held_out)} held-out items are trained on too: {shown}",
-            fix="take the repeated rows out of the data: a proof on what was trained on proves nothing",
-        )
-    return len(known)
 
 
 class Agreed(NamedTuple):
@@ -248,9 +229,3 @@ def _most(rows: Iterable[Row]) -> str:
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _words(text: str) -> str:
-    """The words alone, in lower case; a text without words as it stands."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"\w+", plain)) or plain.strip()

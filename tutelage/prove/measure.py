@@ -26,6 +26,7 @@ from tutelage.prove.judges.evidence import Claimed, claim_of, panel_evidence
 from tutelage.prove.judges.family import Kin
 from tutelage.prove.open_claims import COMPARISONS
 from tutelage.prove.tasks.base import Answer, Task
+from tutelage.prove.teacher_text import Texts
 from tutelage.records import NUSD_PER_USD, Decision
 from tutelage.stats.clusters import FEWEST_SESSIONS, session_sums
 from tutelage.stats.equivalence import verdict
@@ -46,7 +47,8 @@ CONTROLS = {
 @dataclass(frozen=True, slots=True)
 class Proof:
     """Everything a proof rests on, asked and read. `again` holds the teacher's second answers by item; `gold_N` None where an
-    item has none; `session_N` where items come in sessions; `bench` the judges, where there are any."""
+    item has none; `session_N` where items come in sessions; `bench` the judges and `texts` the teacher's texts as others score
+    them, where there are any."""
 
     task: Task
     gold_N: tuple[str | None, ...]
@@ -56,6 +58,7 @@ class Proof:
     level: float
     seed: int
     bench: "Bench | None" = None
+    texts: Texts | None = None
     trained_on: int = 0  # questions that the items were held against
 
     @property
@@ -137,7 +140,7 @@ def system_row(proof: Proof, scores: Scores, name: str) -> dict[str, Any]:
         "words": float(np.mean(lengths)) if lengths else 0.0, "ended": one.ended,
         "prompt_tokens": one.prompt_tokens, "completion_tokens": one.completion_tokens,
         "usd_per_1000": 1000 * one.cost_nusd / NUSD_PER_USD,
-        "latency_s": one.latency_s, "cpu_s_per_query": one.cpu_s,
+        "latency_s": one.latency_s, "cpu_s_per_query": one.cpu_s, "energy_j_per_query": one.energy_j,
     }  # fmt: skip
     if with_gold.size:
         mine = column(proof, scores.gold[name].value_N, with_gold)
@@ -252,6 +255,7 @@ class _Estimate:
     def __init__(self, proof: Proof, scores: Scores, claim: ProofClaimTable) -> None:
         self.proof, self.claim, self.scores = proof, claim, scores
         self.judged: Claimed | None = None
+        self.texts = proof.texts if claim.comparison == "teacher-text" else None
         if claim.comparison == "teacher" and not scores.again_at.size:
             raise DataError(
                 f"the task {proof.task.name} can read none of the teacher's answers as a reference",
@@ -266,6 +270,8 @@ class _Estimate:
         """Why there is no verdict whatever the figures; empty where there may be one."""
         if self.judged is not None:
             return "; ".join(self.judged.evidence["reasons"]) if self.judged.interval_at is None else ""
+        if self.texts is not None:
+            return self.texts.problem("student", self.claim.level, self.proof.seed)
         return self._without_teacher() if self.claim.comparison == "gold" else ""
 
     def _without_teacher(self) -> str:
@@ -284,6 +290,8 @@ class _Estimate:
         if self.judged is not None:
             assert self.judged.interval_at is not None
             return self.judged.interval_at(level)
+        if self.texts is not None:
+            return self.texts.interval("student", level, proof.seed)
         if self.claim.comparison == "teacher":
             assert scores.again is not None
             at = scores.again_at
@@ -304,7 +312,8 @@ class _Estimate:
         student, teacher = self._means()
         difference = None if student is None else student - teacher
         return {
-            "metric": proof.task.metric if self.judged is None else "win rate",
+            "metric": self.texts.metric if self.texts else proof.task.metric if self.judged is None else "win rate",
+            "unit": self.texts.unit if self.texts else "points",
             "comparison": COMPARISONS[claim.comparison], "kind": claim.comparison, "judge": claim.judge,
             "student": student, "teacher": teacher, "difference": difference,
             "ci_low": found and found.low, "ci_high": found and found.high, "level": claim.level,
@@ -317,6 +326,8 @@ class _Estimate:
         scores = self.scores
         if self.judged is not None:
             return self.judged.evidence["win_rate"], 0.5
+        if self.texts is not None:
+            return self.texts.means("student")
         if self.claim.comparison == "teacher":
             assert scores.again is not None
             return float(scores.teacher["student"].value_N[scores.again_at].mean()), float(scores.again.value_N.mean())
@@ -324,7 +335,7 @@ class _Estimate:
         return float(student.mean()), float(teacher.mean())
 
     def _items(self) -> int:
-        return len(self.proof.gold_N)
+        return len(self.proof.gold_N) if self.texts is None else len(self.texts.found("student"))
 
     def left_out(self) -> int:
         """Items of the claim that say nothing: the teacher refused them, or its answer cannot be read as a reference."""
@@ -332,6 +343,8 @@ class _Estimate:
         if self.judged is not None:
             assert proof.bench is not None
             return len(proof.gold_N) - proof.bench.items.n
+        if self.texts is not None:
+            return sum(self.texts.left_out.values())
         if self.claim.comparison == "teacher":
             return len(proof.again) - int(self.scores.again_at.size)
         return sum(gold is not None for gold in proof.gold_N) - int(proof.with_gold_G.size)

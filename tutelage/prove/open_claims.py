@@ -1,5 +1,6 @@
 """Claims of an open task: said before any answer is seen, with the power they have and what more would cost."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -7,15 +8,20 @@ from tutelage.canon import decimals, digest_of
 from tutelage.errors import ConfigError
 from tutelage.proof_config import ProofClaimTable, ProofConfig
 from tutelage.prove.tasks.base import Task
+from tutelage.prove.teacher_text import FEWEST_TEXTS, metric_of
 from tutelage.records import Claim
+from tutelage.stats.clusters import FEWEST_SESSIONS
 from tutelage.stats.power import items_needed, non_inferiority_power, smallest
-from tutelage.stats.power_means import clustered_power
+from tutelage.stats.power_means import clustered_power, clustered_sessions_needed
 
 WANTED = 0.8
+TEXT = "teacher-text"
+_OUT_OF_REACH = ("not within the margin", "not above minus the margin", "needs more than")
 COMPARISONS = {
     "gold": "student minus teacher, both against the gold of held-out items",
     "teacher": "student's agreement with the teacher minus the teacher's own with itself when asked again",
     "judge": "a judge's preference for the student over the teacher, less one half",
+    "teacher-text": "student minus teacher, in the log-probability of what the teacher answers",
 }
 
 
@@ -36,17 +42,28 @@ def namespace_of(claims: Iterable[Mapping[str, Any]]) -> str:
 
 def planned_items(claim: ProofClaimTable, items: int, with_gold: int, again: int) -> int:
     """How many items a claim rests on."""
-    return {"gold": with_gold, "teacher": min(again, items), "judge": items}[claim.comparison]
+    return {"gold": with_gold, "teacher": min(again, items)}.get(claim.comparison, items)
 
 
-def declare(config: ProofConfig, task: Task, claim: ProofClaimTable, n: int, declared_on: str) -> Planned:
-    """The claim as it goes into the log. Raises `ConfigError` for one without an item, or with expectations that no two models
-    meet."""
+def declare(
+    config: ProofConfig, task: Task, claim: ProofClaimTable, n: int, declared_on: str, sessions: int = 0
+) -> Planned:
+    """The claim as it goes into the log; its items are of so many `sessions`, 0 where they name none. Raises `ConfigError` for
+    one without an item, with an expected correlation and no sessions, or with expectations that no two models meet."""
     if n < 1:
         raise ConfigError(f"a claim of kind {claim.comparison!r} rests on no item", fix="add items, or gold for them")
-    rule = digest_of(decimals({"task": config.task.model_dump(mode="json"), "judge": claim.judge or ""}))
+    if claim.expected_correlation is not None and not sessions:
+        raise ConfigError(
+            f"expected_correlation = {claim.expected_correlation:g} of a claim, and no item names a session",
+            fix="leave it out, or name the session of every item (column session or group)",
+        )
+    size = session_size(n, sessions)
+    said = {"task": config.task.model_dump(mode="json"), "judge": claim.judge or ""}
+    if claim.comparison == TEXT and config.teacher_text is not None:
+        said["teacher_text"] = config.teacher_text.model_dump(mode="json")
+    rule = digest_of(decimals(said))
     record = Claim(
-        metric=task.metric if claim.comparison != "judge" else "win rate",
+        metric=_metric(config, task, claim),
         comparison=COMPARISONS[claim.comparison],
         margin_ppm=round(1e6 * claim.margin),
         level_ppm=round(1e6 * claim.level),
@@ -56,16 +73,60 @@ def declare(config: ProofConfig, task: Task, claim: ProofClaimTable, n: int, dec
         declared_on=declared_on,
     )
     try:
-        needed = _needed(task, claim)
+        needed = max(_needed(task, claim, size), _fewest(claim, size, sessions))
     except ConfigError as error:
-        if "not within the margin" not in error.message and "needs more than" not in error.message:
+        if not any(words in error.message for words in _OUT_OF_REACH):
             raise
         needed = 0
-    return Planned(record, _power(task, claim, n), needed)
+    return Planned(record, power_of(task, claim, n, size, sessions), needed)
 
 
-def _power(task: Task, claim: ProofClaimTable, n: int) -> float:
-    if task.is_binary and claim.comparison != "judge":
+def _metric(config: ProofConfig, task: Task, claim: ProofClaimTable) -> str:
+    if claim.comparison == TEXT and config.teacher_text is not None:
+        return metric_of(config.teacher_text.per)
+    return task.metric if claim.comparison != "judge" else "win rate"
+
+
+def _is_of_pairs(task: Task, claim: ProofClaimTable) -> bool:
+    """Whether each item is right or wrong on both sides."""
+    return task.is_binary and claim.comparison not in ("judge", TEXT)
+
+
+def session_size(n: int, sessions: int) -> float:
+    """Items a session, 1 where there are none."""
+    return max(1.0, n / sessions) if sessions else 1.0
+
+
+def design_effect(claim: ProofClaimTable, size: float) -> float:
+    """Of Kish (1965), Survey Sampling, section 5.4: how many times the variance of independent items the mean has."""
+    return 1.0 + (size - 1.0) * (claim.expected_correlation or 0.0)
+
+
+def power_of(task: Task, claim: ProofClaimTable, n: int, size: float = 1.0, sessions: int = 0) -> float:
+    """The chance that a claim on `n` items, `size` in each of so many `sessions` (0: they name none), is shown if its
+    expectations hold."""
+    if claim.comparison == TEXT and (sessions < FEWEST_SESSIONS if sessions else n < FEWEST_TEXTS):
+        return 0.0  # no interval is made of so few
+    return _power(task, claim, n, size)
+
+
+def _fewest(claim: ProofClaimTable, size: float, sessions: int) -> int:
+    """Items from which there is an interval at all."""
+    if claim.comparison != TEXT:
+        return 0
+    return math.ceil(round(FEWEST_SESSIONS * size, 6)) if sessions else FEWEST_TEXTS
+
+
+def _power(task: Task, claim: ProofClaimTable, n: int, size: float = 1.0) -> float:
+    if design_effect(claim, size) > 1.0:
+        sessions = round(n / size)
+        if sessions < 2:
+            return 0.0
+        return clustered_power(
+            sessions, n / sessions, claim.expected_difference, _deviation(claim), claim.expected_correlation or 0.0,
+            claim.margin, claim.level,
+        )  # fmt: skip
+    if _is_of_pairs(task, claim):
         return non_inferiority_power(
             n, claim.margin, claim.expected_difference, claim.expected_discordance, claim.level
         )
@@ -74,12 +135,59 @@ def _power(task: Task, claim: ProofClaimTable, n: int) -> float:
     return clustered_power(n, 1.0, claim.expected_difference, _deviation(claim), 0.0, claim.margin, claim.level)
 
 
-def _needed(task: Task, claim: ProofClaimTable) -> int:
-    if task.is_binary and claim.comparison != "judge":
+def _needed(task: Task, claim: ProofClaimTable, size: float) -> int:
+    if design_effect(claim, size) > 1.0:
+        return math.ceil(
+            size
+            * clustered_sessions_needed(
+                WANTED, size, claim.expected_difference, _deviation(claim), claim.expected_correlation or 0.0,
+                claim.margin, claim.level,
+            )
+        )  # fmt: skip
+    if _is_of_pairs(task, claim):
         return items_needed(WANTED, claim.margin, claim.expected_difference, claim.expected_discordance, claim.level)
     return smallest(lambda n: _power(task, claim, n), WANTED, start=2)
 
 
 def _deviation(claim: ProofClaimTable) -> float:
     """Of one item's difference: two answers of which a share p differ by 1 have variance p less the mean's square."""
+    if claim.comparison == TEXT:
+        return claim.expected_deviation
     return max(1e-6, claim.expected_discordance - claim.expected_difference**2) ** 0.5
+
+
+def furthest_shown(task: Task, claim: ProofClaimTable, n: int, sessions: int = 0) -> float | None:
+    """The least true difference, student minus teacher, at which the claim is shown with a chance of 80 %; None where there is
+    none below the discordance (the margin is too narrow, or the items of so many `sessions` are too few)."""
+    most = 1.0 if claim.comparison == TEXT else claim.expected_discordance
+    size = session_size(n, sessions)
+    low, high = -min(claim.margin, 0.999 * most), 0.999 * most
+
+    def chance(difference: float) -> float:
+        return power_of(task, claim.model_copy(update={"expected_difference": difference}), n, size, sessions)
+
+    if chance(high) < WANTED:
+        return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if chance(middle) < WANTED else (low, middle)
+    return high
+
+
+def assumption(claim: ProofClaimTable, n: int = 0, sessions: int = 0) -> str:
+    """What the power was planned with, in words."""
+    spread = (
+        f"deviation {claim.expected_deviation:g}"
+        if claim.comparison == TEXT
+        else f"discordance {claim.expected_discordance}"
+    )
+    said = f"true difference {claim.expected_difference:+.3f}, {spread}"
+    if not sessions:
+        return said
+    if claim.expected_correlation is None:
+        return f"{said}, if items of a session were independent"
+    size = session_size(n, sessions)
+    return (
+        f"{said}, correlation {claim.expected_correlation:g} within sessions of {size:.3g} items "
+        f"(design effect {design_effect(claim, size):.3g})"
+    )

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from tutelage.errors import DataError, StorageError
-from tutelage.report import plots, words
+from tutelage.report import plots, price_plots, words
 from tutelage.report.shape import check
 
 SHOWN_DISAGREEMENTS = 40
@@ -37,7 +37,7 @@ def build_report(evidence: Mapping[str, Any]) -> str:
             figures=_figures(evidence),
             shown=evidence["disagreements"][:SHOWN_DISAGREEMENTS],
             points_shown=evidence["training"]["curve"][:SHOWN_POINTS],
-            unpriced=[system for system in systems if not plots.has_price(system)],
+            unpriced=[system for system in systems if not price_plots.has_price(system)],
             embedded=embedded(evidence),
             absent=words.absent,
             percent_range=words.percent_range,
@@ -103,6 +103,8 @@ def environment() -> Environment:
         "cpu_seconds": words.cpu_seconds,
         "count": words.count,
         "duration": words.duration,
+        "is_alike": words.is_alike,
+        "energy": words.energy,
         "gap": words.gap,
         "itself": words.itself,
         "lacking": words.lacking,
@@ -141,8 +143,8 @@ def _figures(evidence: Mapping[str, Any]) -> dict[str, Markup]:
     pair = [system for system in systems if system["role"] in ("teacher", "student")]
     if any(plots.has_mean(bin_) for system in pair for bin_ in system["reliability"]):
         figures["reliability"] = plots.reliability_chart(systems)
-    if any(plots.has_price(system) for system in systems):
-        figures["cost"] = plots.cost_chart(systems)
+    if any(price_plots.has_price(system) for system in systems):
+        figures["cost"] = price_plots.price_chart(systems)
     return {name: Markup(picture) for name, picture in figures.items()}
 
 

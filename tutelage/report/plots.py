@@ -7,14 +7,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tutelage.report import words
-from tutelage.report.svg import WIDTH, Scale, frame, line, log_ticks, marker, padded, path, text, ticks
+from tutelage.report import claims, words
+from tutelage.report.svg import WIDTH, Scale, css_of, frame, line, marker, padded, path, text, ticks, x_axis, y_axis
 
 Record = Mapping[str, Any]
 
 
-def accuracy_chart(systems: Sequence[Record], ident: str = "accuracy") -> str:
-    """Every system's accuracy as a dot with its interval, one row each; the teacher's value runs down as a line.
+def accuracy_chart(systems: Sequence[Record], ident: str = "accuracy", quality: str = "accuracy") -> str:
+    """Every system's accuracy (or the `quality` of that name) as a dot with its interval, one row each; the
+    teacher's value runs down as a line.
 
     Raises `ValueError` when there is no system.
     """
@@ -24,7 +25,7 @@ def accuracy_chart(systems: Sequence[Record], ident: str = "accuracy") -> str:
     scale = Scale(low, high, left, right)
     bottom = top + row * len(systems)
     one_n = len({system["n"] for system in systems}) == 1
-    parts = _x_axis(scale, [(value, words.percent(value, 0)) for value in ticks(low, high)], top, bottom)
+    parts = x_axis(scale, [(value, words.percent(value, 0)) for value in ticks(low, high)], top, bottom)
     parts += [line(scale(s["accuracy"]), top, scale(s["accuracy"]), bottom, "ref") for s in _of(systems, "teacher")]
     for index, system in enumerate(systems):
         y = top + row * (index + 0.5)
@@ -37,14 +38,14 @@ def accuracy_chart(systems: Sequence[Record], ident: str = "accuracy") -> str:
             text(WIDTH, y - 3, words.percent(system["accuracy"]), "strong", "end"),
             text(WIDTH, y + 13, words.percent_range(system["ci_low"], system["ci_high"]), "small", "end"),
         ]
-    note = f"accuracy, n = {words.count(systems[0]['n'])} each" if one_n else "accuracy"
+    note = f"{quality}, n = {words.count(systems[0]['n'])} each" if one_n else quality
     parts.append(text((left + right) / 2, bottom + 38, note, "small", "middle"))
     desc = "; ".join(
         f"{words.role(s['role'])} ({s['label']}): {words.percent(s['accuracy'])}, interval "
         f"{words.percent_range(s['ci_low'], s['ci_high'])}, n {words.count(s['n'])}"
         for s in systems
     )
-    return frame(ident, bottom + 44, "Accuracy of every system, with intervals", desc, parts)
+    return frame(ident, bottom + 44, f"{quality[:1].upper()}{quality[1:]} of every system, with intervals", desc, parts)
 
 
 def margin_chart(claim: Record, ident: str = "margin") -> str:
@@ -55,38 +56,41 @@ def margin_chart(claim: Record, ident: str = "margin") -> str:
     unit = (high - low) / (WIDTH - 140)  # 70 pixels on both sides for the numbers beside the interval
     scale = Scale(low - 70 * unit, high + 70 * unit, 0, WIDTH)
     edge, zero = scale(-margin), scale(0)
-    difference = f"{words.points(claim['difference'])}{words.NBSP}points"
-    margin_words = f"margin {words.MINUS}{words.plain_points(margin)}"
-    marks = [(v, words.points(v, _decimals(low, high))) for v in ticks(low - 50 * unit, high + 50 * unit)]
+    difference = f"{claims.apart(claim, claim['difference'])}{words.NBSP}{claims.unit(claim)}"
+    margin_words = f"margin {words.MINUS}{claims.margin(claim)}"
+    is_points = claims.unit(claim) == claims.POINTS
+    said = (lambda v: words.points(v, _decimals(low, high))) if is_points else (lambda v: claims.apart(claim, v))
+    marks = [(v, said(v)) for v in ticks(low - 50 * unit, high + 50 * unit)]
+    compared = f"percentage points of {claim['metric']}" if is_points else claim["metric"]
     verticals = (edge, zero, scale(margin)) if both else (edge, zero)
     above = _clear_of(scale(claim["difference"]), verticals)
     beside = (edge - 5, "end") if edge > 160 else (edge - 5, "start")
     parts = [
         f'<rect class="beyond" x="0" y="{top}" width="{edge:.2f}" height="{bottom - top}"/>',
-        *_x_axis(scale, marks, bottom, bottom),
+        *x_axis(scale, marks, bottom, bottom),
         line(edge, top - 6, edge, bottom, "edge"),
-        *(_other_edge(scale(margin), top, bottom, margin) if both else []),
+        *(_other_edge(scale(margin), top, bottom, claims.margin(claim)) if both else []),
         line(zero, top - 24, zero, bottom, "zero"),
         text(zero, top - 30, "no difference", "small", "end" if zero > WIDTH / 2 else "start"),
         text(beside[0], top - 12, margin_words, "strong", beside[1]),
         *_whiskers(scale(claim["ci_low"]), scale(claim["ci_high"]), y, "student"),
         marker("student", scale(claim["difference"]), y, 7),
         text(above, y - 17, difference, "strong halo", "middle"),
-        text(scale(claim["ci_low"]) - 9, y + 5, words.points(claim["ci_low"]), "halo", "end"),
-        text(scale(claim["ci_high"]) + 9, y + 5, words.points(claim["ci_high"]), "halo"),
-        text(WIDTH / 2, bottom + 39, "student minus teacher, percentage points of accuracy", "small", "middle"),
+        text(scale(claim["ci_low"]) - 9, y + 5, claims.apart(claim, claim["ci_low"]), "halo", "end"),
+        text(scale(claim["ci_high"]) + 9, y + 5, claims.apart(claim, claim["ci_high"]), "halo"),
+        text(WIDTH / 2, bottom + 39, f"student minus teacher, {compared}", "small", "middle"),
     ]
     desc = (
         f"Difference {difference}, {words.level(claim['level'])} interval "
-        f"{words.points_range(claim['ci_low'], claim['ci_high'])}, {margin_words} points, n {words.count(claim['n'])}. "
+        f"{claims.between(claim)}, {margin_words} {claims.unit(claim)}, n {words.count(claim['n'])}. "
         f"Verdict: {claim['verdict']}."
     )
     return frame(ident, bottom + 46, "Difference from the teacher against the margin", desc, parts)
 
 
-def _other_edge(x: float, top: float, bottom: float, margin: float) -> list[str]:
+def _other_edge(x: float, top: float, bottom: float, margin: str) -> list[str]:
     """Plus the margin: what an equivalence must not pass either."""
-    label = text(x, top - 12, f"+{words.plain_points(margin)}", "strong", "middle")
+    label = text(x, top - 12, f"+{margin}", "strong", "middle")
     return [line(x, top - 6, x, bottom, "edge"), label]
 
 
@@ -108,7 +112,7 @@ def training_chart(training: Record, ident: str = "training") -> str:
         top = 30 + index * (tall + gap)
         parts += _panel(scale, title, points, css, top, top + tall)
     bottom = 30 + len(panels) * tall + (len(panels) - 1) * gap
-    parts += _x_axis(scale, [(v, words.count(int(v))) for v in ticks(low, high) if v == int(v)], bottom, bottom)
+    parts += x_axis(scale, [(v, words.count(int(v))) for v in ticks(low, high) if v == int(v)], bottom, bottom)
     chosen = scale(min(max(training["chosen_step"], low), high))
     late = chosen > WIDTH * 0.6
     parts += [
@@ -142,7 +146,7 @@ def reliability_chart(systems: Sequence[Record], ident: str = "reliability") -> 
     floor = max(0.0, math.floor(lowest * 10) / 10 - 0.02)
     x, y = Scale(floor, 1.02, 52, 372), Scale(floor, 1.02, 330, 16)
     marks = [(value, words.percent(value, 0)) for value in ticks(floor, 1.02)]
-    parts = [*_x_axis(x, marks, 16, 330), *_y_axis(y, marks, 52, 372)]
+    parts = [*x_axis(x, marks, 16, 330), *y_axis(y, marks, 52, 372)]
     parts.append(line(x(floor), y(floor), x(1.0), y(1.0), "ref"))
     for system, bins in shown:
         places = [(x(b["confidence"]), y(b["accuracy"]), 3 + 7 * math.sqrt(b["n"] / most)) for b in bins]
@@ -172,61 +176,9 @@ def reliability_chart(systems: Sequence[Record], ident: str = "reliability") -> 
     return frame(ident, 374, "Reliability: stated confidence against accuracy", desc, parts)
 
 
-def cost_chart(systems: Sequence[Record], ident: str = "cost-quality") -> str:
-    """CPU-seconds per query (logarithmic) against accuracy with its interval. Systems without a price are left out.
-
-    Raises `ValueError` when no system has a price above zero.
-    """
-    shown = [system for system in systems if has_price(system)]
-    _some(shown, "systems with CPU-seconds")
-    logs = [math.log10(system["cpu_s_per_query"]) for system in shown]
-    x_low, x_high = padded(min(logs), max(logs), 0.12) if len(set(logs)) > 1 else (logs[0] - 0.5, logs[0] + 0.5)
-    y_low, y_high = padded(min(s["ci_low"] for s in shown), max(s["ci_high"] for s in shown))
-    x, y = Scale(x_low, x_high, 56, WIDTH - 12), Scale(y_low, y_high, 290, 30)
-    marks = [(math.log10(value), words.number(value, 1)) for value in log_ticks(10**x_low, 10**x_high)]
-    parts = [*_x_axis(x, marks, 30, 290)]
-    parts += _y_axis(y, [(value, words.percent(value, 0)) for value in ticks(y_low, y_high)], 56, WIDTH - 12)
-    for system, log in zip(shown, logs, strict=True):
-        css = f"interval i-{_css(system['role'])}"
-        parts.append(line(x(log), y(system["ci_low"]), x(log), y(system["ci_high"]), css))
-        parts.append(marker(system["role"], x(log), y(system["accuracy"])))
-    parts += _labels(shown, [x(log) for log in logs], [y(system["accuracy"]) for system in shown])
-    parts += [
-        text((56 + WIDTH - 12) / 2, 328, "CPU-seconds per query (logarithmic; left is cheaper)", "small", "middle"),
-        text(0, 14, "accuracy", "small"),
-    ]
-    desc = "; ".join(
-        f"{words.role(s['role'])}: {words.number(s['cpu_s_per_query'])} CPU-seconds per query, "
-        f"{words.percent(s['accuracy'])} (interval {words.percent_range(s['ci_low'], s['ci_high'])})"
-        for s in shown
-    )
-    return frame(ident, 334, "Cost against quality", desc, parts)
-
-
-def has_price(system: Record) -> bool:
-    """Whether a system can stand on a logarithmic price axis."""
-    return system["cpu_s_per_query"] is not None and system["cpu_s_per_query"] > 0
-
-
 def has_mean(bin_: Record) -> bool:
     """Whether a reliability bin has answers in it and therefore a confidence and an accuracy."""
     return bin_["n"] > 0 and bin_["confidence"] is not None and bin_["accuracy"] is not None
-
-
-def _labels(shown: Sequence[Record], xs: list[float], ys: list[float]) -> list[str]:
-    """Names beside the marks, pushed down where they would run into another name or another mark."""
-    taken = [(x - 9, x + 9, y) for x, y in zip(xs, ys, strict=True)]
-    parts: list[str] = []
-    for index in sorted(range(len(shown)), key=lambda position: ys[position]):
-        name = words.shorten(words.role(shown[index]["role"]), 20)
-        late = xs[index] > WIDTH * 0.6
-        near, far = xs[index] + (-12 if late else 12), xs[index] + (-12 - 8 * len(name) if late else 12 + 8 * len(name))
-        left, right, y = min(near, far), max(near, far), ys[index]
-        while any(low < right and high > left and abs(other - y) < 16 for low, high, other in taken):
-            y += 4
-        taken.append((left, right, y))
-        parts.append(text(near, y + 5, name, "strong halo", "end" if late else "start"))
-    return parts
 
 
 def _clear_of(x: float, verticals: tuple[float, ...], half: float = 54) -> float:
@@ -244,7 +196,7 @@ def _panel(
     places = [(scale(step), y(value)) for step, value in points]
     dots = [f'<circle class="dot {css}" cx="{px:.1f}" cy="{py:.1f}" r="3"/>' for px, py in places]
     return [
-        *_y_axis(y, [(value, f"{value:g}") for value in ticks(low, high, 4)], scale.start, scale.end),
+        *y_axis(y, [(value, f"{value:g}") for value in ticks(low, high, 4)], scale.start, scale.end),
         line(scale.start, bottom, scale.end, bottom, "axis"),
         path(places, f"curve {css}"),
         *(dots if len(dots) <= 40 else []),
@@ -252,35 +204,15 @@ def _panel(
     ]
 
 
-def _x_axis(scale: Scale, marks: list[tuple[float, str]], top: float, bottom: float) -> list[str]:
-    parts = [line(scale.start, bottom, scale.end, bottom, "axis")]
-    for value, label in marks:
-        parts.append(line(scale(value), top, scale(value), bottom + 5, "tick"))
-        parts.append(text(scale(value), bottom + 19, label, "small num", "middle"))
-    return parts
-
-
-def _y_axis(scale: Scale, marks: list[tuple[float, str]], left: float, right: float) -> list[str]:
-    parts: list[str] = []
-    for value, label in marks:
-        parts.append(line(left, scale(value), right, scale(value), "tick"))
-        parts.append(text(left - 7, scale(value) + 4, label, "small num", "end"))
-    return parts
-
-
 def _whiskers(low: float, high: float, y: float, role: str) -> list[str]:
-    css = f"interval i-{_css(role)}"
-    caps = [line(x, y - 6, x, y + 6, f"cap i-{_css(role)}") for x in (low, high)]
+    css = f"interval i-{css_of(role)}"
+    caps = [line(x, y - 6, x, y + 6, f"cap i-{css_of(role)}") for x in (low, high)]
     return [line(low, y, high, y, css), *caps]
 
 
 def _decimals(low: float, high: float) -> int:
     """Decimals that keep neighbouring ticks of a point axis apart."""
     return 0 if (high - low) * 100 > 4 else 1
-
-
-def _css(role: str) -> str:
-    return role if role in ("teacher", "student", "before") else "control"
 
 
 def _of(systems: Sequence[Record], role: str) -> list[Record]:

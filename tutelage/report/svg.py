@@ -60,9 +60,14 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
     return f'<line x1="{x1:.2f}" y1="{y1:.2f}" x2="{x2:.2f}" y2="{y2:.2f}" class="{css}"/>'
 
 
+def css_of(role: str) -> str:
+    """The part of a class name that colours a system."""
+    return role if role in ("teacher", "student", "before") else "control"
+
+
 def marker(role: str, x: float, y: float, size: float = 5.5) -> str:
     """A system's mark: shape and fill differ by role, so that colour is never needed to tell them apart."""
-    css = f"mark m-{role if role in ('teacher', 'student', 'before') else 'control'}"
+    css = f"mark m-{css_of(role)}"
     if role == "teacher":
         wide = size * 1.25
         return (
@@ -85,6 +90,24 @@ def path(points: list[tuple[float, float]], css: str) -> str:
     """A line through pixel points."""
     steps = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     return f'<path class="{css}" d="M{steps}"/>'
+
+
+def x_axis(scale: Scale, marks: list[tuple[float, str]], top: float, bottom: float) -> list[str]:
+    """A line at `bottom` with its marks, (value, words) each, and a faint line up to `top` at every one."""
+    parts = [line(scale.start, bottom, scale.end, bottom, "axis")]
+    for value, label in marks:
+        parts.append(line(scale(value), top, scale(value), bottom + 5, "tick"))
+        parts.append(text(scale(value), bottom + 19, label, "small num", "middle"))
+    return parts
+
+
+def y_axis(scale: Scale, marks: list[tuple[float, str]], left: float, right: float) -> list[str]:
+    """Marks, (value, words) each, left of `left`, with a faint line to `right` at every one."""
+    parts: list[str] = []
+    for value, label in marks:
+        parts.append(line(left, scale(value), right, scale(value), "tick"))
+        parts.append(text(left - 7, scale(value) + 4, label, "small num", "end"))
+    return parts
 
 
 def frame(ident: str, height: float, title: str, desc: str, parts: list[str]) -> str:

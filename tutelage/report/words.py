@@ -9,6 +9,7 @@ from typing import Any
 
 NBSP = "\u00a0"
 MINUS = "\u2212"
+ALIKE = 1.05
 DASH = "\u2014"
 
 VERDICTS = {
@@ -104,6 +105,15 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600:,}{NBSP}h {whole % 3600 // 60}{NBSP}min"
 
 
+def energy(joules: float) -> str:
+    """`840 J`, `12.3 kJ`, `5.2 MJ (1.44 kWh)`."""
+    if joules < 1000:
+        return f"{number(joules)}{NBSP}J"
+    if joules < 1e6:
+        return f"{number(joules / 1e3)}{NBSP}kJ"
+    return f"{number(joules / 1e6)}{NBSP}MJ ({number(joules / 3.6e6)}{NBSP}kWh)"
+
+
 def times(value: int) -> str:
     """How often: `once`, `twice`, `3 times`, `never`."""
     return {0: "never", 1: "once", 2: "twice"}.get(value, f"{count(value)} times")
@@ -172,9 +182,16 @@ def price(cost: Mapping[str, Any]) -> str:
         f"{number(cost['student_cpu_s_per_query'])} against {number(cost['teacher_cpu_s_per_query'])} CPU-seconds "
         "per query"
     )
+    if is_alike(cost["cpu_ratio"]):
+        return f"about the same CPU-seconds per query ({pair})"
     if cost["cpu_ratio"] > 1:
         return f"{number(cost['cpu_ratio'])} × fewer CPU-seconds per query ({pair})"
     return f"not cheaper: teacher over student is {number(cost['cpu_ratio'])} ({pair})"
+
+
+def is_alike(ratio: float) -> bool:
+    """Within 5 % of 1: a difference that another day would not show again."""
+    return max(ratio, 1.0 / ratio) <= ALIKE if ratio > 0 else False
 
 
 def cpu_seconds(value: float | None) -> str:
@@ -185,7 +202,8 @@ def cpu_seconds(value: float | None) -> str:
 def break_even(cost: Mapping[str, Any]) -> str:
     """When the distillation has paid for itself, or a dash and why not."""
     if cost["break_even_queries"] is None:
-        return f"{DASH} no break-even: {visible(cost['break_even_basis'])}"
+        basis = visible(cost["break_even_basis"])
+        return f"{DASH} break-even {basis}" if basis.startswith("not known") else f"{DASH} no break-even: {basis}"
     return f"pays for itself after {count(cost['break_even_queries'])} queries"
 
 

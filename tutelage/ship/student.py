@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.canon import digest_file, digest_of
+from tutelage.models.quiet import without_bars
 
 
 def ship(trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out: Path) -> Path | None:
@@ -14,7 +15,8 @@ def ship(trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out
     A student of other weights that was there is kept beside it; returns where, None where there was none."""
     scratch = out.with_name(out.name + ".new")
     shutil.rmtree(scratch, ignore_errors=True)
-    trained.save_pretrained(scratch)
+    with without_bars():
+        trained.save_pretrained(scratch)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         if (tokenizer_folder / name).exists():
             shutil.copyfile(tokenizer_folder / name, scratch / name)

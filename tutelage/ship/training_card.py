@@ -44,12 +44,31 @@ def training_card(told: Told, displays: Sequence[str]) -> str:
         f"## How near it came, in nats a token of {facts['validation_examples']:,} conversations set aside",
         table(("", "before", "after"), [_row("objective", facts), _row("text", facts)]),
         "The weights were chosen by these figures, so they flatter a little.",
+        *_sure(facts.get("calibration") or {}),
         "## What was taken from whom",
         table(("source", "licence", "role", "conversations", "loss tokens"), [_source(row) for row in told.sources]),
         "TERMS.md and NOTICE have the terms, lineage.json all ancestors. What a source was itself made from is unknown "
         "unless it is listed there.",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(body) + "\n"
+
+
+def _sure(ppm: Mapping[str, int]) -> list[str]:
+    """How far its confidence is to be believed, and at which temperature."""
+    if not ppm:
+        return []
+    off = (
+        f"On {ppm['positions']:,} tokens of these conversations the likeliest token is right in {ppm['right_ppm'] / 1e4:.1f} %, "
+        f"and its probability is {ppm['ece_ppm'] / 1e4:.1f} points off that (expected calibration error, 10 bins)."
+    )
+    if "temperature_ppm" not in ppm:
+        return ["## How sure it is", off]
+    mended = (
+        f"With logits divided by {ppm['temperature_ppm'] / 1e6:.3f}, fitted on other conversations, it is "
+        f"{ppm['ece_after_ppm'] / 1e4:.1f} points off. Use that temperature where its confidence decides something; it changes "
+        "no likeliest token, and the generation settings are as they were."
+    )
+    return ["## How sure it is", f"{off} {mended}"]
 
 
 def _metadata(told: Told) -> dict[str, Any]:
@@ -65,7 +84,8 @@ def _metadata(told: Told) -> dict[str, Any]:
 
 def _row(what: str, facts: Mapping[str, Any]) -> tuple[str, str, str]:
     before, after = facts[f"before_{what}_unats"], facts[f"{what}_unats"]
-    name = "cross-entropy of the text" if what == "text" else "what was made small"
+    pair = " (a pair)" if facts["signal"] == "pairs" else ""
+    name = "cross-entropy of the text" if what == "text" else f"what was made small{pair}"
     return name, f"{before / 1e6:.4f}", f"{after / 1e6:.4f}"
 
 

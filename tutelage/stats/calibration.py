@@ -1,5 +1,6 @@
 """Does a model that says 80 % get 80 % right? And one number that mends it where it does not."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -99,17 +100,24 @@ def fit_temperature(logp_NL: ArrayLike, label_N: ArrayLike) -> float:
             f"on these {label.size} items the scores of the right label are no higher than the average label's",
             fix="the model knows less than chance here: check the labels' order before mending its confidence",
         )
+    return temperature_at(lambda inverse: _slope(logp, given_N, inverse))
+
+
+def temperature_at(derivatives: Callable[[float], tuple[float, float]], precision: float = 4e-16) -> float:
+    """T at the one zero of a function of 1/T that rises, below 0 at 0 and not everywhere: by Newton's method kept within a
+    bracket, to a relative `precision`. `derivatives(1/T)` gives its value and slope, which here are derivatives of a negative
+    log-likelihood."""
     low, high = 0.0, 1.0
-    while _slope(logp, given_N, high)[0] < 0.0:
+    while derivatives(high)[0] < 0.0:
         low, high = high, 2.0 * high
     at = high
     for _ in range(MOST_STEPS):
-        slope, curve = _slope(logp, given_N, at)
+        slope, curve = derivatives(at)
         low, high = (at, high) if slope < 0.0 else (low, at)
         following = at - slope / curve if curve > 0.0 else low
         if not low < following < high:
             following = (low + high) / 2.0
-        if abs(following - at) <= 4e-16 * at:
+        if abs(following - at) <= precision * at:
             break
         at = following
     return 1.0 / at

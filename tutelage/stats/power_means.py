@@ -90,7 +90,7 @@ def ppi_power(
     margin: float = 0.0,
     level: float = 0.95,
 ) -> float:
-    """Probability that `ppi_difference` with `gold` labels and `cheap` other items gives low > −margin.
+    """Probability that `ppi.ppi_mean` of differences with `gold` labels and `cheap` other items gives low > −margin.
 
     Variance of the mean: deviation² (1 − correlation² cheap/(gold + cheap)) / gold: Angelopoulos, Duchi & Zrnic (2023),
     example 6.1 at its best weight; gold − 2 degrees. `deviation` of one item's gold difference, `correlation` of gold and

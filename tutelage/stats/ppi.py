@@ -80,25 +80,6 @@ def ppi_mean(gold_N: ArrayLike, cheap_N: ArrayLike, cheap_M: ArrayLike, level: f
     )
 
 
-def ppi_difference(
-    first_gold_N: ArrayLike,
-    second_gold_N: ArrayLike,
-    first_cheap_N: ArrayLike,
-    second_cheap_N: ArrayLike,
-    first_cheap_M: ArrayLike,
-    second_cheap_M: ArrayLike,
-    level: float = 0.95,
-) -> PredictionPowered:
-    """Mean of first − second (two models on the same items) in gold score, helped by a judge's scores of both.
-
-    `ppi_mean` of the differences. `*_gold_N` and `*_cheap_N`: scores of the N items with gold; `*_cheap_M`: the judge's
-    scores of M others. Raises as `ppi_mean`.
-    """
-    gold = np.subtract(*paired_columns(first_gold_N, second_gold_N))
-    cheap = np.subtract(*paired_columns(first_cheap_N, second_cheap_N))
-    return ppi_mean(gold, cheap, np.subtract(*paired_columns(first_cheap_M, second_cheap_M, least=2)), level)
-
-
 def _weight(gold: Floats, cheap: Floats, more: Floats) -> float:
     everywhere = float(np.concatenate([cheap, more]).var(ddof=1))
     if everywhere == 0.0:

@@ -1,6 +1,7 @@
 """A verdict in words, at length: what each text says and how old that reading is, what else it would permit, and what
 would change it. Pure."""
 
+from collections.abc import Sequence
 from datetime import date
 
 from tutelage.terms.check import STALE_DAYS, cited, way_out
@@ -34,6 +35,21 @@ def explain(verdict: Verdict, entries: Registry) -> str:
         f"  what would change this: {way_out(verdict)}",
     ]
     return "\n".join(lines)
+
+
+def answer(verdict: Verdict, unmet: Sequence[str] = ()) -> str:
+    """May it be used, why, and what must be done: one line. `unmet` are conditions that are known to be broken."""
+    deciding, use = verdict.decisive, f"for {verdict.purpose}"
+    source = f"{deciding.entry_name}, {deciding.number}".removesuffix(", ") if deciding.entry_name else ""
+    why = f"{deciding.gist.rstrip('.')} ({source})" if source else deciding.gist.rstrip(".")
+    if not verdict.permits:
+        return f"no: {deciding.subject} may not be used {use}: {why}. To do: {way_out(verdict)}"
+    if unmet:
+        return f"no: it may be used {use}, but a condition is not met. To do: {'; '.join(unmet)}"
+    conditions = " ".join(dict.fromkeys(one.words for one in verdict.conditions))
+    risks = ", ".join(dict.fromkeys(risk.who for risk in verdict.accepted_risks))
+    at_risk = f", at the risk that {risks} accepted" if risks and not verdict.status.permits else ""
+    return f"yes: {verdict.subject} may be used {use}{at_risk}: {why}. To do: {conditions or 'nothing'}"
 
 
 def _age(reason: Reason, verdict: Verdict, entries: Registry) -> list[str]:

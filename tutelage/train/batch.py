@@ -18,14 +18,22 @@ class Drawn(NamedTuple):
     logp_N: torch.Tensor
 
 
+class Focus(NamedTuple):
+    """What share of each answer's positions is learnt (`train.focus`), and how many positions each answer has, in order."""
+
+    share: float
+    sizes: tuple[int, ...]
+
+
 class Term(NamedTuple):
     """Losses on a set of positions. `positions_N` are places in the packed row whose output predicts what the parts' signals
     describe: the shift by one between what is read and what is predicted is made where batches are. `drawn` is what stands
-    there, where the student wrote it."""
+    there, where the student wrote it. With a `focus` some of the positions are chosen once the student has read the batch."""
 
     positions_N: torch.Tensor
     parts: tuple[Part, ...]
     drawn: Drawn | None = None
+    focus: Focus | None = None
 
 
 class Batch(NamedTuple):

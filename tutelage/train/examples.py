@@ -98,6 +98,11 @@ def _written(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, asked: bo
         ) from error
 
 
+def prompt_of(tokenizer: Any, messages: Sequence[Mapping[str, Any]]) -> tuple[int, ...]:
+    """The tokens that stand before an answer to these messages. Raises `ConfigError` as `render` does."""
+    return tuple(_written(tokenizer, messages, asked=True))
+
+
 def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
     """The tokens that end an answer under this template. Raises `ConfigError` when the template ends none."""
     known = {tokenizer.eos_token_id, *tokenizer.all_special_ids} - {None}

@@ -17,7 +17,7 @@ class Limits(NamedTuple):
     """What is still healthy. `length_ratio`: mean length against the start's; `cut_share`: answers cut at their limit;
     `entropy_share`: entropy against the start's; `repeated_share`: mean share of an answer's n-grams of `gram_tokens`
     tokens that stood in it before; `drift_nats`: mean distance between the log-probabilities that the engine drew with and
-    the trainer's."""
+    the trainer's; `masked_share`: tokens that the loss leaves out, because their importance ratio is out of its bounds."""
 
     length_ratio: float = 2.0
     cut_share: float = 0.5
@@ -25,6 +25,7 @@ class Limits(NamedTuple):
     repeated_share: float = 0.5
     gram_tokens: int = 4
     drift_nats: float = 0.1
+    masked_share: float = 0.05
 
 
 class Start(NamedTuple):
@@ -74,6 +75,7 @@ def health(
     start: Start,
     limits: Limits | None = None,
     drift_nats: float = 0.0,
+    masked_share: float = 0.0,
 ) -> Health:
     """Judges one batch of at least one rollout. `entropy_nats` is the student's mean entropy at its own tokens. Nothing is held
     against a start of no batches."""
@@ -88,6 +90,7 @@ def health(
         "rollout/entropy_nats": entropy_nats,
         "rollout/repeated_share": repeated,
         "rollout/drift_nats": drift_nats,
+        "rollout/masked_share": masked_share,
     }
     found = []
     if start.batches:
@@ -107,6 +110,9 @@ def health(
     if drift_nats > limits.drift_nats:
         words = f"the engine's log-probabilities are {drift_nats:.3g} nats off the trainer's: its weights are stale or coarse"
         found.append(Finding("engine_drift", drift_nats, limits.drift_nats, words))
+    if masked_share > limits.masked_share:
+        words = f"{masked_share:.1%} of the tokens drawn are left out: student and engine differ too much on them"
+        found.append(Finding("masked", masked_share, limits.masked_share, words))
     return Health(metrics, tuple(found))
 
 

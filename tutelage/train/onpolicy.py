@@ -13,6 +13,7 @@ from tutelage.errors import ConfigError
 from tutelage.models.causal import Causal
 from tutelage.train.batch import Batch
 from tutelage.train.examples import Example
+from tutelage.train.focus import kept
 from tutelage.train.health import Finding, Limits, Start, health, mean_length
 from tutelage.train.loop import Plan, plan_steps
 from tutelage.train.offpolicy import batch_of, passage_of
@@ -34,7 +35,8 @@ class RolloutSource:
     def __init__(
         self, examples: Sequence[Example], student: Causal, roller: Roller, teaching: Teaching, table: TrainTable, seed: int, *,
         max_new_tokens: int, temperature: float = 1.0, student_share: float = 1.0, limits: Limits | None = None,
-        warn: Callable[[Finding], Any] = lambda finding: None, start: Start | None = None,
+        warn: Callable[[Finding], Any] = lambda finding: None, start: Start | None = None, focus: float | None = None,
+        ratios: tuple[float, float] | None = None,
     ) -> None:  # fmt: skip
         if not 0 < student_share <= 1:
             raise ConfigError(
@@ -43,13 +45,14 @@ class RolloutSource:
             )
         self.examples, self._student, self._roller, self._teaching = tuple(examples), student, roller, teaching
         self._table, self._seed, self._new, self._temperature = table, seed, max_new_tokens, temperature
-        self._share, self._limits, self._warn = student_share, limits, warn
+        self._share, self._limits, self._warn, self._focus = student_share, limits, warn, focus
         self._prompts = [example.ids[: example.targets[0]] for example in examples]
         self._current: tuple[Example, ...] = ()
         self._rollouts: list[Rollout] = []
         self._step: Passage | None = None
+        self._progress = 0.0
         self._start = start or Start()
-        self._watch = Watch()
+        self._watch = Watch(ratios)
 
     @property
     def plan(self) -> Plan:
@@ -58,6 +61,7 @@ class RolloutSource:
     def rows(self, step: int) -> tuple[int, ...]:
         """Writes the step's answers (or takes the data's) and returns their places among them."""
         epoch, at = divmod(step, self.plan.per_epoch)
+        self._progress = step / self.plan.steps
         chosen = epoch_order([len(p) for p in self._prompts], self._table.batch_size, self._seed, epoch)[at]
         coin = random.Random(f"{self._seed}:{step}:coin").random()
         if coin < self._share:
@@ -85,12 +89,13 @@ class RolloutSource:
         return self._current[row].source
 
     def loss_tokens(self, rows: Sequence[int]) -> int:
-        return sum(len(self._current[row].targets) for row in rows)
+        return sum(kept(len(self._current[row].targets), self._focus) for row in rows)
 
     def batch(self, rows: Sequence[int]) -> Batch:
         drawn = [self._rollouts[row].logp for row in rows] if self._rollouts else None
         some = [self._current[row] for row in rows]
-        return batch_of(some, self._teaching, rows, self._student.device, drawn, self._step)
+        teaching, device = self._teaching, self._student.device
+        return batch_of(some, teaching, rows, device, drawn, self._step, self._focus, self._progress)
 
     @property
     def look(self) -> Look:
@@ -101,7 +106,8 @@ class RolloutSource:
         if not self._rollouts:
             return {"rollout/own_text": 0.0, **seen}
         entropy = seen.get("entropy_nats", 0.0)
-        found = health(self._rollouts, entropy, self._start, self._limits, seen.pop("drift_nats", 0.0))
+        found = health(self._rollouts, entropy, self._start, self._limits, seen.pop("drift_nats", 0.0),
+                       seen.pop("masked_share", 0.0))  # fmt: skip
         self._start = self._start.add(mean_length(self._rollouts), entropy)
         for finding in found.findings:
             self._warn(finding)

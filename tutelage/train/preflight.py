@@ -9,10 +9,12 @@ from typing import NamedTuple
 import torch
 
 from tutelage.errors import ConfigError, SignalError
+from tutelage.losses.alm import Chunks
 from tutelage.losses.base import Loss
 from tutelage.losses.catalogue import ENTRIES, make
 from tutelage.losses.chunked import Part, values
 from tutelage.losses.preference import Pairs
+from tutelage.losses.ranked import Ranked
 from tutelage.models.causal import Causal
 from tutelage.signals import Dense, Scored, Signal, Sparse, Text, TopK
 from tutelage.train.examples import Example
@@ -21,8 +23,9 @@ from tutelage.train.offpolicy import passage_of
 TRIED = 8  # examples that are looked at
 REVEALS: dict[str, type[Signal]] = {
     "dense": Dense, "hidden": Dense, "threshold": Sparse, "random": Sparse, "top-k": TopK, "sampled": Scored, "text": Text,
-    "pairs": Pairs,
+    "pairs": Pairs, "chunks": Chunks, "recorded": Chunks, "ranks": Ranked,
 }  # fmt: skip
+ACROSS = ("chunks", "ranks")  # of teachers whose tokens may be others than the student's
 CAPTURED = ("hidden", "threshold", "random", "top-k")  # asked for once, before training; the others as it goes
 SURPRISE_NATS = 0.1  # a rendering that costs the teacher so much more than another is not its own
 
@@ -39,10 +42,15 @@ def choose_signal(loss: Loss, given: str | None, student_share: float) -> str:
             f"{loss.name} takes {loss.takes.__name__} signals, and signal = {signal!r} gives {reveals.__name__}",
             fix=f"set method.signal to {' or '.join(map(repr, fitting))}, or choose one of these losses: {losses}",
         )
-    if student_share and signal in CAPTURED:
+    if student_share and signal in (*CAPTURED, "recorded"):
         raise SignalError(
             f"signal = {signal!r} is captured before training, and what the student will write is not known then",
             fix='choose a loss on signal = "dense", or prefix = "data"',
+        )
+    if student_share and signal == "pairs":
+        raise SignalError(
+            f"{loss.name} prefers the data's text to the student's own, and needs both in every step",
+            fix='set method.prefix = "data"',
         )
     if student_share and signal == "text":
         raise SignalError(

@@ -1,7 +1,7 @@
 """The student writes through llama.cpp: its weights go into a GGUF file, and a server of llama.cpp answers from it.
 
-The file has no real tokenizer: each token's text is its number, since only ids are sent and read. Weight names and shapes
-are llama.cpp's for the architectures `llama`, `qwen2` and `qwen3`. Legend: D hidden, E width of a head.
+The file has no real tokenizer: each token's text is its number, since only ids are sent and read. (`models.gguf_student` writes
+a whole file, with its tokenizer.)
 """
 
 import tempfile
@@ -14,27 +14,13 @@ import torch
 
 from tutelage.errors import ConfigError, StorageError, TeacherError
 from tutelage.jsonl import writing
+from tutelage.models.gguf_layout import ARCHITECTURES, add_sizes, in_pairs, tensor_name
 from tutelage.models.process import ServedProcess
 from tutelage.train.rollout import Rollout, check, context_tokens, end_ids, from_engine
 from tutelage.train.rollout_fast import laid_out, merged_state
 from tutelage.train.rollout_server import post_all
 
 Kind = Literal["F32", "F16", "BF16", "Q8_0"]
-_ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
-_NAMES = {
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_FROM_HF = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _SLOT_MARGIN_TOKENS = 8
 
 
@@ -55,7 +41,7 @@ class WeightFile:
         inner = model.get_base_model() if hasattr(model, "peft_config") else model
         self.path, self._kind, self._config = path, kind, inner.config
         rope = (getattr(inner.config, "rope_parameters", None) or {}).get("rope_type", "default")
-        self._architecture = _ARCHITECTURES.get(inner.config.model_type, "")
+        self._architecture = ARCHITECTURES.get(inner.config.model_type, "")
         if not self._architecture or not laid_out(model) or rope != "default":
             raise ConfigError(
                 f"a student of type {inner.config.model_type!r} (rope {rope!r}) cannot be written for llama.cpp here",
@@ -79,19 +65,8 @@ class WeightFile:
     def _create(self, model: Any, ends: frozenset[int]) -> None:
         from gguf import GGMLQuantizationType, GGUFWriter
 
-        config, writer = self._config, GGUFWriter(self.path, self._architecture)
-        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        writer.add_block_count(config.num_hidden_layers)
-        writer.add_context_length(config.max_position_embeddings)
-        writer.add_embedding_length(config.hidden_size)
-        writer.add_feed_forward_length(config.intermediate_size)
-        writer.add_head_count(config.num_attention_heads)
-        writer.add_head_count_kv(config.num_key_value_heads)
-        writer.add_key_length(width)
-        writer.add_value_length(width)
-        writer.add_rope_dimension_count(width)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+        writer = GGUFWriter(self.path, self._architecture)
+        add_sizes(writer, self._config.to_dict())
         self._add_numbers_as_tokens(writer, sorted(ends))
         for name, values in self._tensors(model):
             kind = self._kind_of(values)
@@ -132,25 +107,13 @@ class WeightFile:
 
     def _tensors(self, model: Any) -> Iterator[tuple[str, torch.Tensor]]:
         """llama.cpp's names and float32 values."""
-        config, tied = self._config, self._config.tie_word_embeddings
-        heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
+        config = self._config
         for name, values in merged_state(model).items():
-            stem, _, last = name.rpartition(".")
-            if stem in _FROM_HF:
-                if stem != "lm_head" or not tied:
-                    yield f"{_FROM_HF[stem]}.{last}", values.detach().float().cpu()
+            if name.startswith("lm_head.") and config.tie_word_embeddings:
                 continue
-            _, _, layer, inner = stem.split(".", 3)
-            renamed, values = _NAMES[inner], values.detach().float().cpu()
-            if self._architecture == "llama" and renamed in heads:
-                values = _interleaved(values, heads[renamed])
-            yield f"blk.{layer}.{renamed}.{last}", values
-
-
-def _interleaved(values: torch.Tensor, heads: int) -> torch.Tensor:
-    """Rows of each head from (first half, second half) to pairs, as llama.cpp turns them for this architecture."""
-    rows = values.shape[0] // heads
-    return values.reshape(heads, 2, rows // 2, *values.shape[1:]).transpose(1, 2).reshape(values.shape)
+            theirs, values = tensor_name(name), values.detach().float().cpu()
+            heads = config.num_attention_heads, config.num_key_value_heads
+            yield theirs, in_pairs(theirs, values, self._architecture, *heads)
 
 
 def _encoded(values: torch.Tensor, kind: Kind) -> np.ndarray:

@@ -14,6 +14,7 @@ from tutelage.losses.chunked import head_gradients
 from tutelage.models.causal import Causal
 from tutelage.train import parallel
 from tutelage.train.batch import Batch
+from tutelage.train.focus import focused
 
 
 class StepResult(NamedTuple):
@@ -67,6 +68,7 @@ def _accumulate(
 ) -> float:  # fmt: skip
     with autocast:
         hidden_TD = student.hidden(batch.ids_T, batch.lengths)
+        batch = focused(batch, hidden_TD, student.head())
     gradient_TD = torch.zeros_like(hidden_TD)
     head, objective = student.head(), 0.0
     weight, fresh = student.gradient_buffer(head.weight_VD)

@@ -12,6 +12,7 @@ import torch
 
 from tutelage.errors import ConfigError
 from tutelage.jsonl import writing
+from tutelage.models.quiet import without_bars
 from tutelage.train.prune import (
     Cut,
     choose_cut,
@@ -79,7 +80,7 @@ def make(
     made = shaped(spec, model, tokenizer, texts)
     if template is not None:
         made.tokenizer.chat_template = template
-    with writing(out):
+    with without_bars(), writing(out):
         made.model.save_pretrained(out)
         made.tokenizer.save_pretrained(out)
     return made.facts

@@ -4,6 +4,7 @@ Shape legend: T tokens, N loss positions, D width of the teacher's hidden state.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -29,6 +30,7 @@ class Passage(NamedTuple):
     """Documents packed in `ids_T`, the places `positions_N` that predict `target_ids_N`, and the examples they are of.
     `drawn_logp_N` is what the student's engine drew each target with, at `temperature`, None for text that it did not write. A
     passage that is a part of a step of the student's own text knows the whole `step`, and which of its examples are its `rows`.
+    `progress`: share of the steps that are done; 1 where nothing is trained.
     """
 
     ids_T: torch.Tensor
@@ -40,6 +42,7 @@ class Passage(NamedTuple):
     temperature: float = 1.0
     step: "Passage | None" = None
     rows: tuple[int, ...] = ()
+    progress: float = 1.0
 
 
 class Teaching(Protocol):
@@ -62,8 +65,8 @@ class Words:
         return (Part(self._loss, Text(passage.target_ids_N), self._weight),)
 
 
-class _Asked:
-    """A teacher's weights, asked as training goes.
+class LiveTeacher:
+    """The teacher's full distribution, as its last hidden states; its head is applied chunk by chunk.
 
     Teacher and student must have the same tokenizer; `columns` is how many tokens it has, where the teacher's head is wider than
     the student's. The teacher never trains: it is set to evaluation and its weights to no gradient.
@@ -75,10 +78,6 @@ class _Asked:
         teacher.model.eval().requires_grad_(False)
         self._teacher, self._loss, self._columns, self._weight = teacher, loss, columns, weight
 
-
-class LiveTeacher(_Asked):
-    """The teacher's full distribution, as its last hidden states; its head is applied chunk by chunk."""
-
     def parts(self, passage: Passage) -> tuple[Part, ...]:
         with torch.no_grad():
             hidden_TD = self._teacher.hidden(passage.ids_T, passage.lengths)
@@ -86,18 +85,38 @@ class LiveTeacher(_Asked):
         return (Part(self._loss, signal, self._weight),)
 
 
-class ScoringTeacher(_Asked):
-    """The teacher's log-probability of the tokens that stand there, and nothing else: what an endpoint that scores supplied text
-    gives. For the student's own text only.
+class MovingTeacher(LiveTeacher):
+    """A target that moves from the student's own distribution to the teacher's as training goes, in a line: taid with
+    t = `start` + (1 − `start`) · progress (Shing et al. 2025, TAID, arXiv 2501.16937, §3; its adaptive t is never below this
+    line). Where a student is judged, t is 1."""
 
-    Each answer's baseline is the mean reward of the step's other answers. A step is scored once and as a whole, so that it
-    does not depend on how many passes the step is taken in.
+    def __init__(self, teacher: Causal, loss: Loss, columns: int | None = None, start: float = 0.4) -> None:
+        super().__init__(teacher, loss, columns)
+        self._start = start
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        (part,) = super().parts(passage)
+        now = make("taid", t=self._start + (1 - self._start) * passage.progress)
+        return (part._replace(loss=replace(now, name=self._loss.name)),)
+
+
+class StepScores:
+    """Somebody's log-probability of the tokens that stand there, and nothing else: for the student's own text only.
+
+    Each answer's baseline is the mean reward of the step's other answers. A step is scored once and as a whole (`scores`), so
+    that it does not depend on how many passes the step is taken in.
     """
 
-    def __init__(self, teacher: Causal, loss: Loss, columns: int | None = None, weight: float = 1.0) -> None:
-        super().__init__(teacher, loss, columns, weight)
+    role = Role.SOFT_TARGET
+
+    def __init__(self, loss: Loss, weight: float = 1.0) -> None:
+        self._loss, self._weight = loss, weight
         self._step: Passage | None = None
         self._signals: list[Baselined] = []  # of its answers
+
+    def scores(self, step: Passage) -> torch.Tensor:
+        """Natural logs at temperature 1 of the tokens `step.target_ids_N`, [N]."""
+        raise NotImplementedError
 
     def parts(self, passage: Passage) -> tuple[Part, ...]:
         """Raises `SignalError` for text that the student did not draw, and `ConfigError` for what it drew at another
@@ -113,9 +132,26 @@ class ScoringTeacher(_Asked):
             self._step, self._signals = step, self._scored(step)
         return (Part(self._loss, joined([self._signals[row] for row in rows]), self._weight),)
 
-    @torch.no_grad()
     def _scored(self, step: Passage) -> list[Baselined]:
         assert step.drawn_logp_N is not None
+        scored = Scored(step.target_ids_N, self.scores(step), step.drawn_logp_N)
+        sizes = [len(example.targets) for example in step.examples]
+        answer_N = torch.repeat_interleave(torch.tensor(sizes, device=step.ids_T.device))
+        whole = Baselined(scored.ids_N, scored.logp_N, scored.drawn_logp_N, leave_one_out(scored, answer_N))
+        return [whole.rows(slice(at, at + size)) for at, size in zip(starts(sizes), sizes, strict=True)]
+
+
+class ScoringTeacher(StepScores):
+    """The scores of a teacher whose weights are here; `columns` as for `LiveTeacher`."""
+
+    def __init__(self, teacher: Causal, loss: Loss, columns: int | None = None, weight: float = 1.0) -> None:
+        super().__init__(loss, weight)
+        teacher.model.eval().requires_grad_(False)
+        self._teacher, self._columns = teacher, columns
+
+    @torch.no_grad()
+    def scores(self, step: Passage) -> torch.Tensor:
+        """In one pass after another, whatever the step's size."""
         first, nats = starts(step.lengths), list[torch.Tensor]()
         for rows in split(range(len(first)), dict(enumerate(step.lengths)), PASS_TOKENS):
             part = slice(first[rows[0]], first[rows[-1]] + step.lengths[rows[-1]])
@@ -123,11 +159,7 @@ class ScoringTeacher(_Asked):
             at_N, words = step.positions_N[inside_N] - part.start, Part(_TEXT, Text(step.target_ids_N[inside_N]))
             hidden_TD = self._teacher.hidden(step.ids_T[part], [step.lengths[row] for row in rows])
             nats += values(hidden_TD[at_N], self._teacher.head(self._columns), (words,))
-        scored = Scored(step.target_ids_N, -torch.cat(nats), step.drawn_logp_N)
-        sizes = [len(example.targets) for example in step.examples]
-        answer_N = torch.repeat_interleave(torch.tensor(sizes, device=step.ids_T.device))
-        whole = Baselined(scored.ids_N, scored.logp_N, scored.drawn_logp_N, leave_one_out(scored, answer_N))
-        return [whole.rows(slice(at, at + size)) for at, size in zip(starts(sizes), sizes, strict=True)]
+        return -torch.cat(nats)
 
 
 class CachedTeacher:
@@ -184,11 +216,11 @@ def require_same_tokens(student: Sequence[bytes], teacher: Sequence[bytes], loss
             raise ConfigError(
                 f"{loss.name} compares distributions token by token, but token {at} is {one!r} for the student and "
                 f"{other!r} for the teacher",
-                fix="start the student from a model with the teacher's tokenizer, or train on its text (cross-entropy)",
+                fix="use a loss on whole pieces of text (alm), or start the student from a model with the teacher's tokenizer",
             )
     if len(student) != len(teacher):
         raise ConfigError(
             f"{loss.name} compares distributions token by token, but the student's tokenizer has {len(student)} tokens "
             f"and the teacher's {len(teacher)}",
-            fix="start the student from a model with the teacher's tokenizer, or train on its text (cross-entropy)",
+            fix="use a loss on whole pieces of text (alm), or start the student from a model with the teacher's tokenizer",
         )

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from tutelage.losses.alm import Chunks
 from tutelage.signals import Dense, Hidden, Signal, Sparse, TopK
-from tutelage.train.batch import Batch
+from tutelage.train.batch import Batch, Drawn
 
 LOOKED_AT = 64  # positions a step
 LIKELIEST = 16
@@ -19,8 +20,9 @@ LIKELIEST = 16
 class Watch:
     """Is told how many positions a step has (`begin`), shown its logits (`look`), and gives the means (`means`)."""
 
-    def __init__(self) -> None:
-        self._positions, self._passed = 0, 0
+    def __init__(self, ratios: tuple[float, float] | None = None) -> None:
+        """`ratios`: the least and the largest q / q_drawn that a loss does not leave out; None where it leaves nothing out."""
+        self._positions, self._passed, self._ratios = 0, 0, ratios
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, int] = defaultdict(int)
 
@@ -32,6 +34,7 @@ class Watch:
         """`LOOKED_AT` positions evenly over the step; the logits are left as they are."""
         passed_N = torch.arange(self._passed, self._passed + len(logits_NV))
         self._passed += len(logits_NV)
+        self._add_masked(logits_NV, batch.terms[term].drawn, at)
         near_N = passed_N * LOOKED_AT % max(self._positions, LOOKED_AT) < LOOKED_AT
         if not near_N.any():
             return
@@ -43,6 +46,15 @@ class Watch:
         if seen.drawn is not None:
             ids_N, logp_N = (values_N[at][near_N] for values_N in seen.drawn)
             self._add("drift_nats", (logq_NV.gather(1, ids_N[:, None])[:, 0] - logp_N).abs())
+
+    def _add_masked(self, logits_NV: torch.Tensor, drawn: Drawn | None, at: slice) -> None:
+        """Whether each position's ratio is outside: of all positions, for the share is small where all is well."""
+        if self._ratios is None or drawn is None:
+            return
+        ids_N, logp_N = (values_N[at] for values_N in drawn)
+        logq_N = logits_NV.gather(1, ids_N[:, None])[:, 0].float() - logits_NV.float().logsumexp(-1)
+        ratio_N = torch.exp(logq_N - logp_N)
+        self._add("masked_share", ((ratio_N < self._ratios[0]) | (ratio_N > self._ratios[1])).float())
 
     def means(self) -> dict[str, float]:
         """Means of what was looked at; empty when nothing was."""
@@ -58,7 +70,8 @@ class Watch:
 
 def compared(logq_NV: torch.Tensor, signal: Signal) -> dict[str, torch.Tensor]:
     """`student_mass`: the student's probability on what the teacher names; `teacher_mass`: the teacher's on it (or on the
-    student's likeliest tokens, where all of it is known); `overlap`: share of the likeliest that both name."""
+    student's likeliest tokens, where all of it is known); `overlap`: share of the likeliest that both name; `compared`: share
+    that is in chunks."""
     if isinstance(signal, Hidden):
         signal = signal.dense()
     count = min(LIKELIEST, logq_NV.shape[1])
@@ -80,6 +93,8 @@ def compared(logq_NV: torch.Tensor, signal: Signal) -> dict[str, torch.Tensor]:
     if isinstance(signal, Sparse):
         q_NK = logq_NV.gather(1, signal.ids_NK).exp()
         return {"student_mass": torch.where(signal.weights_NK > 0, q_NK, 0.0).sum(-1)}
+    if isinstance(signal, Chunks):
+        return {"compared": (signal.unit_N >= 0).float()}
     return {}
 
 

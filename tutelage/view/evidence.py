@@ -5,10 +5,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tutelage.errors import DataError
-from tutelage.report import plots, proof, words
+from tutelage.report import claims, plots, proof, words
 from tutelage.view.runs import EVIDENCE, Run, read_json
 
-_ABOUT = {"gold": "against the gold", "teacher": "in agreement with the teacher", "judge": "by a judge"}
+_ABOUT = {
+    "gold": "against the gold",
+    "teacher": "in agreement with the teacher",
+    "judge": "by a judge",
+    "teacher-text": "on the teacher's text",
+}
 
 
 class Claim(NamedTuple):
@@ -22,6 +27,8 @@ class Claim(NamedTuple):
     ci_low: float | None
     ci_high: float | None
     margin: float
+    short: str = ""  # the difference alone
+    limits: str = ""  # its interval, and the margin
 
 
 class System(NamedTuple):
@@ -93,13 +100,13 @@ def _of_run(found: Mapping[str, Any]) -> Evidence:
 
 def _of_proof(found: Mapping[str, Any]) -> Evidence:
     """Of an open task: several claims, scores that may be missing, judges."""
-    claims, gap = found["claims"], found["gap"]
-    if not claims:
+    rows, gap = found["claims"], found["gap"]
+    if not rows:
         raise ValueError("no claim")
     recovered = None if gap is None else gap["recovered"]
     return Evidence(
-        tuple(_claim(claim, proof.found(claim), _about(claim)) for claim in claims),
-        str(claims[0]["metric"]),
+        tuple(_claim(claim, proof.found(claim), _about(claim)) for claim in rows),
+        str(found["run"]["metric"]),
         f"{words.DASH} not given" if recovered is None else words.percent(recovered),
         float(found["cost"]["spent_usd"]),
         tuple(_system(row, "score") for row in found["systems"]),
@@ -111,14 +118,20 @@ def _of_proof(found: Mapping[str, Any]) -> Evidence:
 
 def _about(row: Mapping[str, Any]) -> str:
     named = f" ({row['judge']})" if row["judge"] else ""
+    if claims.unit(row) != claims.POINTS:
+        named += f", {claims.unit(row)}"
     return _ABOUT.get(row["kind"], str(row["kind"])) + named
 
 
 def _claim(row: Mapping[str, Any], sentence: str, about: str) -> Claim:
     difference, low, high = (_optional(row[name]) for name in ("difference", "ci_low", "ci_high"))
-    margin = f"margin {words.plain_points(row['margin'])}{words.NBSP}points"
-    why = str(row.get("why", ""))
-    return Claim(about, str(row["verdict"]), f"{sentence}; {margin}", why, difference, low, high, float(row["margin"]))
+    margin = f"margin {claims.margin(row)}"
+    short = words.DASH if difference is None else claims.apart(row, difference)
+    limits = margin if low is None or high is None else f"{claims.between(row)}, {margin}"
+    sentence, why = f"{sentence}; {margin}{words.NBSP}{claims.unit(row)}", str(row.get("why", ""))
+    return Claim(
+        about, str(row["verdict"]), sentence, why, difference, low, high, float(row["margin"]), short, limits
+    )  # fmt: skip
 
 
 def _system(row: Mapping[str, Any], score: str) -> System:

@@ -47,7 +47,7 @@ class Lineage:
             return False
         database.execute("BEGIN IMMEDIATE")
         try:
-            for table in ("file", "prompt", "taken", "proved", "score"):
+            for table in ("file", "prompt", "taken", "proved", "judged", "score"):
                 database.execute(f"DELETE FROM {table}")
             database.execute(
                 f"""UPDATE example SET who = maker, stage = '', prompt = '', fate = '', why = '', place = -1, correct = '',
@@ -97,7 +97,14 @@ class Lineage:
                     WHERE address = :address"""
         for stage, name in (("collect", _COLLECTED), ("prove", _PROVED)):
             database.executemany(change, (_asked_row(stage, row) for row in self._rows(name)))
-        named = (_asked_row("prove", row) for row in self._rows(_PROVED) if "system" in row)
+        judged = ((_key(row["address"]), row["item"], row["system"]) for row in self._rows(_PROVED) if "item" in row)
+        database.executemany("INSERT OR IGNORE INTO judged VALUES (?, ?, ?)", judged)
+        # "student scores" is a call that scored a text: it answers nothing. No system's name holds a blank.
+        named = (
+            _asked_row("prove", row)
+            for row in self._rows(_PROVED)
+            if "system" in row and not row["system"].endswith(" scores")
+        )
         if database.executemany("INSERT OR IGNORE INTO proved VALUES (:prompt, :who, :address)", named).rowcount < 1:
             database.execute(
                 """INSERT OR IGNORE INTO proved SELECT prompt, who, address FROM example WHERE stage = 'prove'

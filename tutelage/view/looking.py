@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tutelage.errors import TutelageError
 from tutelage.view import query
@@ -20,6 +20,16 @@ from tutelage.view.texts import answer_of
 from tutelage.view.training import training_of
 
 WAIT_S = 0.25  # for the index, before a page says that it is not whole yet
+
+
+class Pair(NamedTuple):
+    """A held-out item, its answers by system, teacher and student compared, the last item's number, and what judges said."""
+
+    row: query.PairRow
+    examples: dict[str, Example]
+    diff: Diff | None
+    last: int
+    judged: list[query.Judgement]
 
 
 class Looking:
@@ -88,8 +98,8 @@ class Looking:
         is_talk = place.segment == TALKS
         return (read_talk(run, place, lineage) if is_talk else read_example(run, index, place, lineage)), beside
 
-    def pair(self, run: Run, number: int) -> tuple[query.PairRow, dict[str, Example], Diff | None, int] | None:
-        """A held-out item, its answers by system, teacher and student compared, and the last item's number."""
+    def pair(self, run: Run, number: int) -> Pair | None:
+        """A held-out item; None when there is none."""
         index = self.index(run)
         index.refresh(WAIT_S)
         with index.reading() as database:
@@ -97,13 +107,14 @@ class Looking:
             last = database.execute("SELECT count(*) FROM score").fetchone()[0]
             if found is None:
                 return None
+            judged = query.judgements_on(database, found[0].prompt)
             lineages = {who: query.lineage_of(database, place) for who, place in found[1].items()}
         examples = {
             who: read_example(run, index, found[1][who], lineage) for who, lineage in lineages.items() if lineage
         }
         said = {who: answer_of(one.exchange.to_json()) for who, one in examples.items()}
         diff = word_diff(said["teacher"], said["student"]) if {"teacher", "student"} <= said.keys() else None
-        return found[0], examples, diff, last
+        return Pair(found[0], examples, diff, last, judged)
 
     def _known(
         self, run: Run, problems: list[TutelageError], wait_s: float

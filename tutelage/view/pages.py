@@ -19,7 +19,7 @@ from tutelage.view.example import SHOWN_CANDIDATES, SHOWN_POSITIONS, Example
 from tutelage.view.facets import FACETS
 from tutelage.view.index import Known, Place
 from tutelage.view.links import Links
-from tutelage.view.query import PAIRS, Filters, Listed, PairRow
+from tutelage.view.query import PAIRS, Filters, Judgement, Listed, PairRow
 from tutelage.view.runs import Run, Stage, Summary
 from tutelage.view.scores import WHOLE, in_order
 from tutelage.view.talks import Talk
@@ -87,10 +87,12 @@ def pairs_page(
 
 
 def pair_page(
-    links: Links, run: Run, row: PairRow, examples: Mapping[str, Example], diff: Diff | None, last: int
-) -> str:
+    links: Links, run: Run, row: PairRow, examples: Mapping[str, Example], diff: Diff | None, last: int,
+    judged: Sequence[Judgement],
+) -> str:  # fmt: skip
+    """Of what `Looking.pair` gives."""
     answered = {who: examples[who] for who in in_order(examples)}
-    return _render("pair.html.j2", links, run=run, row=row, examples=answered, diff=diff, last=last)
+    return _render("pair.html.j2", links, run=run, row=row, examples=answered, diff=diff, last=last, judged=judged)
 
 
 def compare_page(links: Links, left: Run, right: Run, found: Comparison) -> str:

@@ -61,6 +61,14 @@ class Row(NamedTuple):
     asked_at: str
 
 
+class Judgement(NamedTuple):
+    """A call of a judge about an item: which example it is, who judged, and how its answer begins."""
+
+    place: Place
+    who: str
+    answer: str
+
+
 class Listed(NamedTuple):
     """A page of the list, how many there are in all, and the facets with how many exchanges have each value."""
 
@@ -163,6 +171,16 @@ def pair_at(database: sqlite3.Connection, number: int) -> tuple[PairRow, dict[st
     return PairRow(number, prompt, "", gold, _outcomes(outcomes)), {who: Place.of_id(name) for who, name in places}
 
 
+def judgements_on(database: sqlite3.Connection, prompt: str) -> list[Judgement]:
+    """What judges said of an item, in the order of the store."""
+    rows = database.execute(
+        """SELECT example.id, judged.who, answer FROM judged JOIN example ON example.address = judged.address
+           JOIN said ON said.id = example.id WHERE judged.item = ? ORDER BY judged.who, example.id""",
+        (prompt,),
+    ).fetchall()
+    return [Judgement(Place.of_id(place), who, answer) for place, who, answer in rows]
+
+
 def _outcomes(text: str) -> tuple[Outcome, ...]:
     return tuple(Outcome(*one) for one in json.loads(text))
 
@@ -187,4 +205,7 @@ def lineage_of(database: sqlite3.Connection, place: Place) -> dict[str, Any] | N
     score = database.execute("SELECT place, gold, outcomes FROM score WHERE prompt = ?", (found["prompt"],)).fetchone()
     is_proof = score is not None and found["stage"] == "prove"
     found["score"] = {"number": score[0] + 1, "gold": score[1], "outcomes": _outcomes(score[2])} if is_proof else None
+    judged = """SELECT score.place FROM judged JOIN score ON score.prompt = judged.item WHERE judged.address = ?
+                ORDER BY score.place"""
+    found["judged"] = [row[0] + 1 for row in database.execute(judged, (found["address"],)).fetchall()]
     return found

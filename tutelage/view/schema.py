@@ -35,10 +35,12 @@ CREATE TABLE taken (digest BLOB, role TEXT, tokens INTEGER NOT NULL, steps INTEG
   WITHOUT ROWID;
 CREATE TABLE prompt (id TEXT PRIMARY KEY, kind TEXT NOT NULL, source TEXT NOT NULL, licence TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE proved (prompt TEXT, who TEXT, address BLOB NOT NULL, PRIMARY KEY (prompt, who)) WITHOUT ROWID;
+CREATE TABLE judged (address BLOB, item TEXT, who TEXT NOT NULL, PRIMARY KEY (address, item)) WITHOUT ROWID;
+CREATE INDEX judged_item ON judged (item);
 CREATE TABLE score (place INTEGER PRIMARY KEY, prompt TEXT UNIQUE NOT NULL, gold TEXT NOT NULL, outcomes TEXT NOT NULL,
                     teacher_ppm INTEGER, student_ppm INTEGER, differs INTEGER NOT NULL);
 """
-_SHAPE = 3  # of what is put into them; raise it when old rows would mean something else
+_SHAPE = 4  # of what is put into them; raise it when old rows would mean something else
 VERSION = int.from_bytes(hashlib.sha256(f"{_SHAPE} {_TABLES}".encode()).digest()[:3])  # another one is made anew
 
 

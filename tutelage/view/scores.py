@@ -28,8 +28,8 @@ class Outcome(NamedTuple):
         """How far it says what the teacher says, in words; empty where nobody compared."""
         if self.teacher_ppm is None:
             return ""
-        named = {0: "unlike the teacher", WHOLE: "as the teacher"}
-        return named.get(self.teacher_ppm) or f"{words.percent(self.teacher_ppm / WHOLE)} as the teacher"
+        named = {0: "differs from the teacher", WHOLE: "agrees with the teacher"}
+        return named.get(self.teacher_ppm) or f"agrees with the teacher by {words.percent(self.teacher_ppm / WHOLE)}"
 
 
 class Scored(NamedTuple):
@@ -66,7 +66,7 @@ def _labels(row: Mapping[str, Any]) -> Scored:
 
 
 def _open(row: Mapping[str, Any]) -> Scored:
-    """The student differs where its score is unlike the teacher's; without gold, where it is not wholly like the teacher."""
+    """The student differs where it does not wholly agree with the teacher; where nobody compared them, by their gold scores."""
     outcomes = tuple(
         Outcome(who, str(one["read"] or ""), _ppm(one["gold_ppm"]), _ppm(one["teacher_ppm"]))
         for who, one in row["scores"].items()
@@ -76,9 +76,11 @@ def _open(row: Mapping[str, Any]) -> Scored:
     if not {"teacher", "student"} <= by_name.keys():
         return found
     student, teacher = by_name["student"], by_name["teacher"]
-    if student.gold_ppm is not None and teacher.gold_ppm is not None:
-        return found._replace(differs=student.gold_ppm != teacher.gold_ppm)
-    return found._replace(differs=student.teacher_ppm is not None and student.teacher_ppm < WHOLE)
+    if student.teacher_ppm is not None:
+        return found._replace(differs=student.teacher_ppm < WHOLE)
+    return found._replace(
+        differs=None not in (student.gold_ppm, teacher.gold_ppm) and student.gold_ppm != teacher.gold_ppm
+    )
 
 
 def _ppm(value: Any) -> int | None:

@@ -58,7 +58,7 @@ def parse_completion(body: bytes) -> ChatAnswer:
 def usage_in(body: bytes) -> Usage | None:
     """The usage that an unusable answer reports; None when it reports none that can be read."""
     try:
-        return readable(_usage, load(body, ANSWER_FIX).get("usage"))
+        return readable(usage_of, load(body, ANSWER_FIX).get("usage"))
     except WireError:
         return None
 
@@ -89,7 +89,7 @@ def _first_choice(body: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
 def _answer(
     value: dict[str, Any], choice: dict[str, Any], said: str, reasoning: str, tool_calls: tuple[dict[str, Any], ...]
 ) -> ChatAnswer:
-    usage = readable(_usage, value.get("usage"))
+    usage = readable(usage_of, value.get("usage"))
     return ChatAnswer(
         text=said,
         reasoning=reasoning,
@@ -170,7 +170,7 @@ def _checked_token(entry: Any) -> TokenLogprob:
         token_id = -1
     elif isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id <= MAX_INTEGER:
         raise bad(f"a token id is {shown(token_id)}", "logprobs")
-    return TokenLogprob(base64.b64encode(_token_bytes(entry)).decode("ascii"), token_id, _unats(entry.get("logprob")))
+    return TokenLogprob(base64.b64encode(_token_bytes(entry)).decode("ascii"), token_id, unats_of(entry.get("logprob")))
 
 
 def _token_bytes(entry: dict[str, Any]) -> bytes:
@@ -182,7 +182,7 @@ def _token_bytes(entry: dict[str, Any]) -> bytes:
     raise bad(f"a token's bytes are {shown(raw)}, expected a list of integers 0 to 255", "logprobs")
 
 
-def _unats(logprob: Any) -> int:
+def unats_of(logprob: Any) -> int:
     """Micro-nats; rounding above zero becomes zero, placeholders and anything below become `PLACEHOLDER_NATS`."""
     if isinstance(logprob, bool) or not isinstance(logprob, int | float):
         raise bad(f"a log-probability is {shown(logprob)}, expected a number", "logprobs")
@@ -191,7 +191,8 @@ def _unats(logprob: Any) -> int:
     return round(max(min(logprob, 0), PLACEHOLDER_NATS) * UNATS_PER_NAT)
 
 
-def _usage(value: Any) -> Usage:
+def usage_of(value: Any) -> Usage:
+    """The tokens of one call. Raises `WireError`."""
     if not isinstance(value, dict):
         raise bad(f"usage is {shown(value)}, expected an object", "usage")
     details = optional(value, "prompt_tokens_details", dict, {})

@@ -17,13 +17,12 @@ from tutelage.prove.judges.panel import Tally, figures, outcomes, tally
 from tutelage.records import Decision
 from tutelage.stats.clusters import clustered_mean
 from tutelage.stats.equivalence import check_margin, verdict
-from tutelage.stats.exact import exact_paired, paired_difference
+from tutelage.stats.exact import exact_paired
 from tutelage.stats.interval import Interval, check_level
 from tutelage.stats.multiple import holm
+from tutelage.stats.outcomes import EVEN, judged_win_rate, win_rate
 from tutelage.stats.paired import PairedTable
-from tutelage.stats.ppi import ppi_mean
 
-EVEN = 0.5
 _FARTHEST = 0.5  # a win rate less one half
 _HALVINGS = 40
 IntervalAt = Callable[[float], Interval]
@@ -158,40 +157,32 @@ def _widened(limit: float, factor: float) -> float:
 
 
 def _gold_interval(items: Items, judge: JudgeCalls) -> IntervalAt:
-    """Win rate by gold, less one half: PPI++ (`stats.ppi`) where other items have the judge's calls only.
+    """Win rate by gold, less one half; other items' calls narrow it where gold shows how the judge errs
+    (`stats.outcomes.judged_win_rate`).
 
     Items in sessions: the gold items alone, cluster-robust, since PPI++ takes items to be independent; the judge is then
     heard and not counted. The gold items must be a random sample of all items.
     """
     has_gold = items.gold_N != Call.UNREADABLE
     gold = items.gold_N[has_gold].astype(np.float64) / 2 + EVEN
-    cheap = outcomes(items, judge, EVEN)
-    others = int(np.count_nonzero(~has_gold))
+    judged = outcomes(items, judge, EVEN)
 
     def at(level: float) -> Interval:
-        if items.session_N is None and others >= 2:
-            found = ppi_mean(gold, cheap[has_gold], cheap[~has_gold], level).interval
-            return Interval(found.low - EVEN, found.high - EVEN, level, found.method, items.n)
-        sessions = None if items.session_N is None else items.session_N[has_gold]
-        return _mean_interval(gold, items, level, sessions)
+        if items.session_N is not None:
+            return _in_sessions(gold, items.session_N[has_gold], level)
+        return judged_win_rate(gold, judged[has_gold], judged[~has_gold], level)
 
     return at
 
 
-def _mean_interval(
-    outcome_N: NDArray[np.float64], items: Items, level: float, session_N: NDArray[np.int64] | None = None
-) -> Interval:
-    """Interval for the mean of outcomes 0, ½, 1, less one half; items of one session are not independent.
+def _mean_interval(outcome_N: NDArray[np.float64], items: Items, level: float) -> Interval:
+    """Interval for the mean of outcomes 0, ½, 1, less one half; items of one session are not independent."""
+    return win_rate(outcome_N, level) if items.session_N is None else _in_sessions(outcome_N, items.session_N, level)
 
-    Alone, half the difference of wins and losses on the same items: `stats.exact.paired_difference`.
-    """
-    sessions = items.session_N if session_N is None else session_N
-    if sessions is not None:
-        found = clustered_mean(outcome_N, sessions, level, (0.0, 1.0)).interval
-        return Interval(found.low - EVEN, found.high - EVEN, level, found.method, found.n)
-    wins, losses = int(np.count_nonzero(outcome_N > EVEN)), int(np.count_nonzero(outcome_N < EVEN))
-    found = paired_difference(PairedTable(outcome_N.size - wins - losses, wins, losses, 0), level)
-    return Interval(found.low / 2, found.high / 2, level, f"{found.method} of wins and losses, halved", found.n)
+
+def _in_sessions(outcome_N: NDArray[np.float64], session_N: NDArray[np.int64], level: float) -> Interval:
+    found = clustered_mean(outcome_N, session_N, level, (0.0, 1.0)).interval
+    return Interval(found.low - EVEN, found.high - EVEN, level, found.method, found.n)
 
 
 def _correct_together(claims: list[Claimed], margin: float, level: float) -> None:

@@ -1,0 +1,1 @@
+"""The chat recipe, measured: `python -m benchmarks.chat`."""

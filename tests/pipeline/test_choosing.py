@@ -1,0 +1,127 @@
+"""The method by access: every row of the table, what is refused with what instead, and that every method named can be run."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.models.tiny import save_tiny
+from tests.pipeline.test_training import RUN_FILE, write_talks
+from tutelage.errors import ConfigError
+from tutelage.losses.catalogue import ENTRIES
+from tutelage.pipeline.choosing import (
+    Access,
+    Task,
+    Tokens,
+    choose,
+    nearest,
+    need_of,
+    problem_of,
+    require_supported,
+    table_rows,
+)
+from tutelage.pipeline.plan_training import describe_training, plan_training, tokens_of
+from tutelage.run_file import load_training_config
+from tutelage.signals import Dense, Scored, Sparse, Text, TopK
+
+CELLS = [(access, tokens, task, k) for access in Access for tokens in Tokens for task in Task for k in (0, 20)]
+
+
+@pytest.mark.parametrize(
+    ("access", "tokens", "k", "off", "on"),
+    [
+        (Access.TEXT, Tokens.SAME, 0, "cross-entropy", "dpo"),
+        (Access.TEXT, Tokens.OTHER, 0, "cross-entropy", "dpo"),
+        (Access.TOP_K, Tokens.OTHER, 0, "alm", "dpo"),
+        (Access.SCORES, Tokens.SAME, 1, "cross-entropy", "sampled-reverse-kl"),
+        (Access.SCORES, Tokens.SAME, 20, "top-k-forward-kl", "top-k-reverse-kl"),
+        (Access.SCORES, Tokens.OTHER, 20, "cross-entropy", "dpo"),
+        (Access.SCORES, Tokens.UNKNOWN, 20, "cross-entropy", "dpo"),
+        (Access.FULL, Tokens.SAME, 0, "forward-kl", "reverse-kl"),
+        (Access.FULL, Tokens.OTHER, 0, "alm", "alm"),
+        (Access.FULL, Tokens.UNKNOWN, 0, "alm", "alm"),
+    ],
+)
+def test_each_row(access: Access, tokens: Tokens, k: int, off: str, on: str) -> None:
+    found = choose(access, tokens, scored_k=k)
+    assert found.on_policy is not None
+    assert f'loss = "{off}"' in found.off_policy.keys and f'loss = "{on}"' in found.on_policy.keys
+    assert found.why and (found.more or access is Access.FULL)
+
+
+@pytest.mark.parametrize(("access", "tokens", "task", "k"), CELLS)
+def test_what_is_chosen_can_be_run_and_the_access_supports_it(
+    access: Access, tokens: Tokens, task: Task, k: int
+) -> None:
+    found = choose(access, tokens, task, k)
+    for way in filter(None, (found.off_policy, found.on_policy)):
+        losses = re.findall(r'loss = "([^"]+)"', way.keys)
+        assert losses or way.keys.startswith("`tutelage run`")
+        for loss in losses:
+            assert loss in ENTRIES
+            assert not problem_of(loss, access, tokens)
+
+
+def test_needs_follow_from_what_the_losses_of_the_catalogue_take() -> None:
+    expected = {Dense: Access.FULL, Sparse: Access.FULL, TopK: Access.SCORES, Scored: Access.SCORES, Text: Access.TEXT}
+    for name, entry in ENTRIES.items():
+        if entry.takes in expected:
+            need = need_of(name)
+            assert need.access is expected[entry.takes], name
+            assert need.same_tokens is (entry.takes is not Text), name
+
+
+@pytest.mark.parametrize("loss", list(ENTRIES))
+@pytest.mark.parametrize("access", list(Access))
+@pytest.mark.parametrize("tokens", list(Tokens))
+def test_the_nearest_is_always_supported(loss: str, access: Access, tokens: Tokens) -> None:
+    for k in (1, 20):
+        near = re.findall(r'loss = "([^"]+)"', nearest(loss, access, tokens, k).keys)
+        assert near and not any(problem_of(one, access, tokens) for one in near)
+        if problem_of(loss, access, tokens):
+            with pytest.raises(ConfigError, match="nearest to it"):
+                require_supported(loss, access, tokens, k)
+        else:
+            require_supported(loss, access, tokens, k)
+
+
+def test_the_page_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    for row in table_rows():
+        assert f"| {' | '.join(row)} |" in page
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    teacher = save_tiny(tmp_path / "teacher")
+    path.write_text(RUN_FILE.format(data=write_talks(tmp_path / "talks.jsonl"), teacher=teacher))
+    return path
+
+
+def test_a_plan_says_access_method_and_choice(run_file: Path) -> None:
+    config = load_training_config(run_file, {"method.loss": "reverse-kl"})
+    assert tokens_of(config) is Tokens.SAME
+    found = plan_training(config, "2026-11-29")
+    words = describe_training(found)
+    assert found["permitted"] and found["supervision"]["enough"]
+    assert "your access: its whole distribution" in words and 'you chose: loss = "reverse-kl", prefix = "data"' in words
+    assert 'method: loss = "forward-kl"' in words
+
+
+def test_a_plan_refuses_what_the_access_cannot_support(run_file: Path, tmp_path: Path) -> None:
+    text = run_file.read_text()
+    start, end = text.index("[teacher]"), text.index("[student]")
+    far = tmp_path / "far.toml"
+    table = '[teacher]\nurl = "http://127.0.0.1:9/v1"\nmodel = "nobody"\nlicence = "Apache-2.0"\n'
+    far.write_text(text[:start] + table + text[end:])
+    changed: dict[str, Any] = {"method.loss": "reverse-kl", "method.prefix": "student"}
+    found = plan_training(load_training_config(far, changed), "2026-11-29")
+    assert not found["supervision"]["enough"]
+    assert 'nearest to it: loss = "top-k-reverse-kl"' in describe_training(found)
+    other = save_tiny(tmp_path / "other")
+    vocabulary = other / "tokenizer.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"good"', '"goot"').replace('"film"', '"fill"'))
+    again = plan_training(load_training_config(run_file, {"student.path": str(other)}), "2026-11-29")
+    assert (again["tokenizer"] == str(Tokens.OTHER)) is bool(again["problem"])

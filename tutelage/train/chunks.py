@@ -1,0 +1,165 @@
+"""What a teacher with another tokenizer says about a text: the log-probability of each chunk that both spell in whole tokens.
+
+Shape legend: T tokens, N loss positions, M answer tokens of the teacher.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from tutelage.errors import SignalError
+from tutelage.losses.alm import Chunks
+from tutelage.losses.base import Loss
+from tutelage.losses.chunked import Part, values
+from tutelage.losses.ranked import Ranked
+from tutelage.losses.supervised import cross_entropy
+from tutelage.models.alignment import Chunk, Speller, align
+from tutelage.models.causal import Causal
+from tutelage.records import Role
+from tutelage.signals import Text
+from tutelage.train.batch import split, starts
+from tutelage.train.crossing import Crossed, Crossing, answer_of
+from tutelage.train.teaching import PASS_TOKENS, Passage
+
+_TEXT = Loss("cross-entropy", Text, cross_entropy)
+
+
+class ChunkTeacher:
+    """A teacher's weights, asked as training goes, for losses on `Chunks`; of the data's text and of the student's own alike.
+
+    `columns` is how many tokens its tokenizer has. The teacher never trains. `weight` is what a chunk's loss counts beside
+    cross-entropy.
+    """
+
+    role = Role.SOFT_TARGET
+
+    def __init__(
+        self, teacher: Causal, loss: Loss, crossing: Crossing, columns: int | None = None, weight: float = 1.0
+    ) -> None:
+        teacher.model.eval().requires_grad_(False)
+        self._teacher, self._loss, self._crossing = teacher, loss, crossing
+        self._columns, self._weight = columns, weight
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        """Positions in no chunk have no loss."""
+        crossed = [self._crossing(example) for example in passage.examples]
+        logp = log_likelihoods(self._teacher, [(one.ids, one.first) for one in crossed], self._columns)
+        signal = chunk_signal(passage, [one.chunks for one in crossed], logp)
+        return (Part(self._loss, signal, self._weight),)
+
+
+class RecordedChunks:
+    """What came with answers that were collected: `said` are the tokens of each by `Example.source`, bytes and natural logs.
+    Nothing is said of the end of turn, which no endpoint reports alike."""
+
+    role = Role.SOFT_TARGET
+
+    def __init__(
+        self, said: Mapping[str, Sequence[tuple[bytes, float]]], loss: Loss, tokenizer: Any, ends: frozenset[int],
+        weight: float = 1.0,
+    ) -> None:  # fmt: skip
+        self._said, self._loss, self._weight = said, loss, weight
+        self._speller, self._ends = Speller(tokenizer), ends
+
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        """Positions in no chunk have no loss. Raises `SignalError` when all of them are."""
+        chunks, logp = list[Sequence[Chunk]](), list[torch.Tensor]()
+        for example in passage.examples:
+            tokens = [
+                (data, value) for data, value in self._said[example.source] if data
+            ]  # an end of turn has no bytes
+            answer = answer_of(example, self._speller, self._ends)
+            chunks.append(align(answer.pieces, [data for data, _ in tokens]))
+            logp.append(torch.tensor([value for _, value in tokens], dtype=torch.float32))
+        if not any(chunks):
+            first = passage.examples[0]
+            raise SignalError(
+                f"the tokens that came with {first.source} and those of the student have no piece in common: what is learnt is "
+                f"spelled {answer_of(first, self._speller, self._ends).pieces[:3]}, what was collected "
+                f"{[data for data, _ in self._said[first.source][:3]]}",
+                fix="use a template that writes answers as they are (student.template), or learn the text alone (cross-entropy)",
+            )
+        return (Part(self._loss, chunk_signal(passage, chunks, logp), self._weight),)
+
+
+def chunk_signal(
+    passage: Passage, chunks: Sequence[Sequence[Chunk]], logp: Sequence[torch.Tensor]
+) -> Chunks:  # fmt: skip
+    """The chunks of each example of a passage, numbered through, with `logp[i]` [M] of the teacher's own answer tokens."""
+    count, device = len(passage.target_ids_N), passage.ids_T.device
+    unit_N = torch.full((count,), -1, dtype=torch.long, device=device)
+    logp_N = torch.zeros(count, dtype=torch.float32, device=device)
+    number = 0
+    begins = starts([len(example.targets) for example in passage.examples])
+    for begin, pieces, logp_M in zip(begins, chunks, logp, strict=True):
+        for one in pieces:
+            unit_N[begin + one.left_start : begin + one.left_stop] = number
+            logp_N[begin + one.left_stop - 1] = logp_M[one.right_start : one.right_stop].sum()
+            number += 1
+    return Chunks(passage.target_ids_N, unit_N, logp_N)
+
+
+@torch.no_grad()
+def log_likelihoods(
+    model: Causal, texts: Sequence[tuple[Sequence[int], int]], columns: int | None = None
+) -> list[torch.Tensor]:
+    """Natural logs, float32, of the probability of every token from place `first` on, for each text (ids, first)."""
+    found: list[torch.Tensor] = [torch.zeros(0)] * len(texts)
+    asked = [row for row, (ids, first) in enumerate(texts) if len(ids) > first]
+    for rows in split(asked, {row: len(texts[row][0]) for row in asked}, PASS_TOKENS):
+        read = [texts[row][0][:-1] for row in rows]  # the last token is predicted, never read
+        lengths = [len(ids) for ids in read]
+        ids_T = torch.tensor([token for ids in read for token in ids], device=model.device)
+        places, targets, sizes = list[int](), list[int](), list[int]()
+        for row, start in zip(rows, starts(lengths), strict=True):
+            ids, first = texts[row]
+            places += range(start + first - 1, start + len(ids) - 1)
+            targets += ids[first:]
+            sizes.append(len(ids) - first)
+        hidden_ND = model.hidden(ids_T, lengths)[torch.tensor(places, device=model.device)]
+        words = Part(_TEXT, Text(torch.tensor(targets, device=model.device)))
+        (nats_N,) = values(hidden_ND, model.head(columns), (words,))
+        for row, nats in zip(rows, nats_N.split(sizes), strict=True):
+            found[row] = -nats.float()
+    return found
+
+
+def bits_per_byte(crossed: Sequence[Crossed], logp: Sequence[torch.Tensor], *, student: bool) -> float:
+    """Of the answers' chunks, ends of turn left out; `logp[i]` [M] of the answer tokens of the student or of the teacher."""
+    nats, size = 0.0, 0
+    for one, logp_M in zip(crossed, logp, strict=True):
+        for chunk, count in zip(one.chunks, one.sizes, strict=True):
+            if count:
+                at = slice(chunk.left_start, chunk.left_stop) if student else slice(chunk.right_start, chunk.right_stop)
+                nats, size = nats - logp_M[at].sum().item(), size + count
+    return nats / size / 0.6931471805599453 if size else 0.0
+
+
+class RankTeacher:
+    """A teacher's weights, asked as training goes, for losses on `Ranked`: its probabilities in falling order wherever a chunk
+    begins, where both have read the same bytes."""
+
+    role = Role.SOFT_TARGET
+
+    def __init__(self, teacher: Causal, loss: Loss, crossing: Crossing, columns: int | None = None) -> None:
+        teacher.model.eval().requires_grad_(False)
+        self._teacher, self._loss, self._crossing, self._columns = teacher, loss, crossing, columns
+
+    @torch.no_grad()
+    def parts(self, passage: Passage) -> tuple[Part, ...]:
+        """Positions inside a chunk have no loss."""
+        crossed, head = [self._crossing(example) for example in passage.examples], self._teacher.head(self._columns)
+        count, device = len(passage.target_ids_N), passage.ids_T.device
+        p_NK = torch.zeros(count, head.weight_VD.shape[0], device=device)
+        there_N = torch.zeros(count, dtype=torch.bool, device=device)
+        begins = starts([len(example.targets) for example in passage.examples])
+        for begin, one in zip(begins, crossed, strict=True):
+            if one.chunks:
+                ids_T = torch.tensor(one.ids[:-1], device=device)
+                hidden_TD = self._teacher.hidden(ids_T, (len(ids_T),))
+                mine = torch.tensor([begin + chunk.left_start for chunk in one.chunks], device=device)
+                other = torch.tensor([one.first - 1 + chunk.right_start for chunk in one.chunks], device=device)
+                p_NK[mine] = head.logits(hidden_TD[other]).float().softmax(-1).sort(-1, descending=True).values
+                there_N[mine] = True
+        return (Part(self._loss, Ranked(p_NK, there_N)),)
