@@ -21,6 +21,8 @@ UNMET = (
     {("E10", 1, SHARED), ("E10", 2, HALF)}
     | {("E4", seed, "rises with λ from a quarter on") for seed in (0, 1, 2)}
     | {("E11", seed, GAIN) for seed in (0, 1, 2)}
+    | {("E7", seed, "the order is DistiLLM-2, DistiLLM, GKD, SeqKD, KD") for seed in (0, 1, 2)}
+    | {("E8", seed, "forward KL's student does") for seed in (0, 1, 2)}
 )
 
 
