@@ -36,6 +36,7 @@ from tutelage.jsonl import write_whole
 from tutelage.losses.catalogue import make
 from tutelage.models.causal import Causal
 from tutelage.models.kernels import economical
+from tutelage.models.quiet import without_bars
 from tutelage.progress import Quiet, Stop
 from tutelage.records import Role
 from tutelage.resources import SMOLLM2, fetch
@@ -137,7 +138,8 @@ class Recipe:
         )
         taken = {"cpu_s": time.process_time() - began, "wall_s": time.monotonic() - waited, "steps": len(journal)}
         taken["loss_tokens"] = sum(entry.get(str(role), 0) for entry in journal for role in Role)
-        student.model.save_pretrained(folder / "student")
+        with without_bars():
+            student.model.save_pretrained(folder / "student")
         for left in (*folder.glob("best-*"), folder / "segments", folder / "last"):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         write_whole(folder / "journal.jsonl", b"".join(json.dumps(entry).encode() + b"\n" for entry in journal))
