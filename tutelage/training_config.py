@@ -187,6 +187,7 @@ class MethodTable(Table):
     engine_model: str | None = None  # the student's name there
     engine_folder: str | None = None  # where that server reads its weights
     writer: Literal["own", "bfloat16", "int8"] = "own"  # weights that the local engine writes with
+    rollouts: Literal["fresh", "kept"] = "fresh"  # kept: all written by the student before training, and scored once
     refresh: Literal["never", "epoch"] = "never"  # of pairs: when the student writes its side of them anew
     rationale_weight: float = Field(default=0.5, gt=0, lt=1)  # of the reasoning; the answer has the rest
     rationale_prefix: str = Field(default="[rationale]", min_length=1)  # before a question that asks for the reasoning
@@ -206,6 +207,11 @@ class MethodTable(Table):
         if self.loss == "distillm-2" and self.prefix != "data":
             raise ValueError(
                 f"prefix = {self.prefix!r}: distillm-2 takes the data's and the student's text in every step"
+            )
+        if self.rollouts == "kept" and (self.loss != "sampled-reverse-kl" or self.prefix != "student"):
+            raise ValueError(
+                'rollouts = "kept" keeps scores of the tokens that the student drew: it is for loss = "sampled-reverse-kl" with '
+                'prefix = "student"'
             )
         if self.refresh != "never" and self.loss != "dpo":
             raise ValueError(f'refresh = {self.refresh!r} is for pairs of answers (loss = "dpo"), not {self.loss}')

@@ -43,18 +43,17 @@ MADE_BY = {
     ("compare", "collect"): "collect", ("compare", "questions"): "questions", ("plain", "curate"): "curate",
     ("plain", "student"): "student", ("prove", "plain"): "plain", ("prove", "train"): "train", ("curate", "data"): "data",
 }  # fmt: skip
-OPTIONAL = (
-    ("prove", "plain"),
-    ("prove", "train"),
-    ("curate", "data"),
-)  # of a control turned off, or of an earlier version
+# Of a control turned off, or of an earlier version.
+OPTIONAL = (("prove", "plain"), ("prove", "train"), ("curate", "data"))
 TRAINED_FROM = ("student data", "signals data", "signals student", "train data", "train signals",
-                "rejected data", "rejected student", "train rejected")  # fmt: skip
+                "rejected data", "rejected student", "train rejected", "rollouts data", "rollouts student",
+                "train rollouts")  # fmt: skip
 ASKING = {"run", "terms", "questions", "collect", "compare", "items", "prove", "report"}  # stages that make no student
-TRAINING = {"run", "terms", "data", "student", "signals", "rejected", "train", "sources", "ship"}  # of `tutelage train`
+BEFOREHAND = {"signals", "rejected", "rollouts"}  # made once, before training, by some methods
+TRAINING = {"run", "terms", "data", "student", *BEFOREHAND, "train", "sources", "ship"}  # of `tutelage train`
 STAGE_FOLDERS = (
     "data", "terms", "collect", "curate", "before", "train", "student", "prove", "ledger/examples", "ledger/selection",
-    "signals", "rejected", "plain",
+    "signals", "rejected", "rollouts", "plain",
 )  # fmt: skip
 NOT_LOCATED = ("store/index.sqlite", "logs/", "work/", ".lock", "report.html", "ledger/locator.jsonl", "environment.json",
                "run.toml")  # fmt: skip
@@ -1023,7 +1022,7 @@ class _Checker:
         """The checkpoint and the table of sources say what the steps took; what was made rests on what was made last."""
         before, latest, tokens = len(self.findings), self.latest, dict[str, int]()
         for stage, name in map(str.split, TRAINED_FROM):
-            if stage in ("signals", "rejected") and stage not in latest["train"]["inputs"]:
+            if stage in BEFOREHAND and stage not in latest["train"]["inputs"]:
                 continue  # of an earlier method: nothing rests on them
             rests = latest[stage]["inputs"].get(name) if stage in latest else None
             if rests is not None and rests != _digest(_canonical(latest[name]["outputs"])):

@@ -26,9 +26,10 @@ def two_tasks(config: TrainingConfig, method: Method, pupil: Reader, rows: Rows)
 
 
 def unused(config: TrainingConfig) -> set[str]:
-    """Keys of `[method]` that say nothing where pairs are never renewed and no reasoning is learnt: what was made before there
-    were such keys is not made anew for them."""
+    """Keys of `[method]` that say nothing where pairs are never renewed, no rollouts are kept and no reasoning is learnt: what
+    was made before there were such keys is not made anew."""
     never = {"refresh"} if config.method.refresh == "never" else set()
+    never |= {"rollouts"} if config.method.rollouts == "fresh" else set()
     never |= {name for name in ("focus", "head", "threshold_nats", "t", "tau") if getattr(config.method, name) is None}
     return never if config.data.has_rationales else never | {"rationale_weight", "rationale_prefix"}
 

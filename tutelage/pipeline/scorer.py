@@ -150,10 +150,13 @@ def form_of(table: ScorerTable, found: Probe | None, loss: str) -> Form:
     return "echo"
 
 
-def taught_by_scorer(config: TrainingConfig, method: Method, run: Run, pupil: Reader, rows: Rows) -> Taught:
-    """Teaching and judging by scores, after a look: what is asked is told with its cost, and a few answers are scored."""
+def taught_by_scorer(
+    config: TrainingConfig, method: Method, run: Run, pupil: Reader, rows: Rows, *, has_scores: bool = False
+) -> Taught:
+    """Teaching and judging by scores, after a look: what is asked is told with its cost, and a few answers are scored.
+    `has_scores`: those of the student's own answers were taken before."""
     scorer = Scorer(config, run, Spelling(pupil.spelled))
-    _tell_cost(config, method, run.progress, scorer, rows)
+    _tell_cost(config, run.progress, scorer, expected(config, scorer, rows, 0.0 if has_scores else 1.0))
     facts = _look(run.progress, scorer, rows.train)
     judging: Teaching
     if method.signal == "sampled":
@@ -178,23 +181,23 @@ def _look(progress: Progress, scorer: Scorer, train: Sequence[Example]) -> dict[
     return {"teacher_unats": round(mean), "scored_by": scorer.identity, "candidates": named}
 
 
-def expected(config: TrainingConfig, method: Method, scorer: Scorer, rows: Rows) -> Expected:
-    """Every step's texts, and those to judge by once: what the store has already is not taken off."""
+def expected(config: TrainingConfig, scorer: Scorer, rows: Rows, asked_share: float = 1.0) -> Expected:
+    """Every step's texts (`asked_share` of those that are the student's own), and those to judge by once: what the store has
+    already is not taken off."""
     asked, answers = ([len(one.ids) for one in side] for side in (rows.train, rows.validation))
     steps = plan_steps(len(asked), table_of(config, len(asked))).steps
     share, texts = config.method.student_share, min(steps * config.train.batch_size, steps * len(asked))
     prompt = sum(one.targets[0] for one in rows.train) / len(asked)
     usual = min(config.method.max_new_tokens, sum(len(one.targets) for one in rows.train) / len(asked))
     once = min(texts, len(asked)) if share < 1 else 0  # the data's text is scored once
-    own, judged = round(share * texts), sum(answers)
+    own, judged = round(asked_share * share * texts), sum(answers)
     data = sum(asked) / len(asked) * once
     tokens, most = (round(own * (prompt + new) + data + judged) for new in (usual, config.method.max_new_tokens))
     priced = [scorer.prices.bound_nusd(count, 0) for count in (tokens, most)]
     return Expected(own + once + len(answers), tokens, most, *priced)
 
 
-def _tell_cost(config: TrainingConfig, method: Method, progress: Progress, scorer: Scorer, rows: Rows) -> None:
-    found = expected(config, method, scorer, rows)
+def _tell_cost(config: TrainingConfig, progress: Progress, scorer: Scorer, found: Expected) -> None:
     words = f"scores: about {found.texts:,} texts of {found.tokens:,} tokens (at most {found.most_tokens:,})"
     if not scorer.prices.bound_nusd(1, 1):
         progress.say(f"{words}; cost: none ({scorer.prices.source})")

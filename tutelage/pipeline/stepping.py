@@ -12,25 +12,27 @@ from tutelage.canon import canonical, decimals, digest_file, digest_of
 from tutelage.jsonl import read_lines, write_lines, write_whole
 from tutelage.meter import own_work
 from tutelage.models.causal import Causal
+from tutelage.pipeline.keeping import ROLLOUTS, read_kept, write_kept
 from tutelage.pipeline.learning import last_of_each_step
 from tutelage.pipeline.pairing import REJECTED, keep_renewed, paired
 from tutelage.pipeline.reasoning import two_tasks, unused, unused_of_train
-from tutelage.pipeline.rendering import rendered
+from tutelage.pipeline.rendering import Rows, rendered
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.scorer import asked_as, taught_by_scorer
-from tutelage.pipeline.talks import BEFORE, SIGNALS, consumed, sides_in
+from tutelage.pipeline.talks import BEFORE, SIGNALS, Sides, consumed, sides_in
 from tutelage.pipeline.teachers import contexts, courses_of, inputs_of
 from tutelage.pipeline.teaching_check import check_pupil
 from tutelage.pipeline.teaching_plan import (
     Lesson,
     Method,
+    Reader,
     lesson_of,
     load_pupil,
     load_teacher,
     roles_of,
     teacher_precision,
 )
-from tutelage.pipeline.tuition import capture_course, clear_others, look, summed, taught_by, told
+from tutelage.pipeline.tuition import Taught, capture_course, clear_others, look, summed, taught_by, told
 from tutelage.records import Checkpoint, Role
 from tutelage.train.batch import Batch
 from tutelage.train.calibration import calibrate
@@ -43,6 +45,7 @@ from tutelage.train.numerics import numerics
 from tutelage.train.pairs import ROLES
 from tutelage.train.preflight import CAPTURED
 from tutelage.train.step import Look
+from tutelage.train.teaching import StepScores
 from tutelage.train.tracking import tracked
 from tutelage.training_config import TrainingConfig
 
@@ -122,6 +125,32 @@ def signals(config: TrainingConfig, method: Method, run: Run, data: Done, made: 
     return run.stage("signals", 1, settings, inputs, (SIGNALS,), work)
 
 
+def rollouts(config: TrainingConfig, method: Method, run: Run, data: Done, made: Done) -> Done | None:
+    """The rollouts stage: all answers that training will take, by the student as it is before it, and the teacher's scores of
+    them; None where it writes as it goes."""
+    if config.method.rollouts != "kept":
+        return None
+
+    def work(scratch: Path) -> Facts:
+        pupil, sides = load_pupil(config, run.folder / BEFORE), sides_in(run.folder)
+        rows = rendered(config, run, pupil, sides)
+        seen = check_pupil(config, pupil, rows.train, run.progress.say)
+        with own_work(scratch / "meter.json") as spent:
+            taught = _taught(config, method, run, pupil, sides, rows, has_signals=False)
+            assert isinstance(taught.teaching, StepScores)
+            facts = write_kept(config, run, pupil, rows.train, taught.teaching, scratch)
+        return seen | taught.facts | facts | spent()
+
+    names = ("loss", "max_new_tokens", "engine", "writer")
+    settings = {name: value for name, value in config.method.model_dump(mode="json").items() if name in names}
+    settings |= {name: getattr(config.train, name) for name in ("batch_size", "epochs", "steps")}
+    settings |= {"seed": config.run.seed, "max_tokens": config.data.max_tokens}
+    settings |= {"lora": None if config.student.lora is None else config.student.lora.model_dump(mode="json")}
+    settings |= _read_by(config, "teacher_precision") | asked_as(config)
+    inputs = {"data": data.outputs_digest, "student": made.outputs_digest} | inputs_of(config, run.folder)
+    return run.stage(ROLLOUTS, 1, settings, inputs, (ROLLOUTS,), work)
+
+
 def train(
     config: TrainingConfig, method: Method, run: Run, data: Done, made: Done, captured: Done | None, track: str
 ) -> Done:
@@ -144,7 +173,9 @@ def train(
         "seed": config.run.seed,
     }
     inputs = {"data": data.outputs_digest, "student": made.outputs_digest}
-    inputs |= {"rejected" if method.signal == "pairs" else "signals": captured.outputs_digest} if captured else {}
+    if captured is not None:
+        rests_on = ROLLOUTS if config.method.rollouts == "kept" else REJECTED if method.signal == "pairs" else SIGNALS
+        inputs[rests_on] = captured.outputs_digest
     inputs |= inputs_of(config, run.folder)
     settings |= _read_by(config, "teacher_precision") | asked_as(config)
     files = (*FILES, REJECTED) if config.method.refresh == "epoch" else FILES
@@ -165,7 +196,8 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
     pupil = load_pupil(config, run.folder / BEFORE)
     sides = sides_in(run.folder)
     rows = rendered(config, run, pupil, sides)
-    looked = has_signals or method.signal == "pairs"
+    is_kept = config.method.rollouts == "kept"
+    looked = has_signals or is_kept or method.signal == "pairs"
     seen: dict[str, Any] = {} if looked else check_pupil(config, pupil, rows.train, run.progress.say)
     # Under its own name: other numerics make other bits, so what was begun under them is not gone on with here.
     scratch /= digest_of(bound)[-12:]
@@ -178,11 +210,8 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
     elif rows.rationales:
         lesson, roles = two_tasks(config, method, pupil, rows), (Role.TEXT_TARGET,)
     else:
-        if config.scorer is not None:
-            taught = taught_by_scorer(config, method, run, pupil, rows)
-        else:
-            courses = courses_of(config, run.folder, pupil.tokenizer, sides, rows.train, rows.validation)
-            taught = taught_by(courses, config, method, run, pupil, has_signals=has_signals)
+        taught = _taught(config, method, run, pupil, sides, rows, has_signals=has_signals, has_scores=is_kept)
+        kept = read_kept(run, rows.train, method) if is_kept else None
         seen |= taught.facts
         judging = taught.judging
         roles = roles_of(config, taught.teaching)
@@ -191,11 +220,12 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
             pupil,
             rows.train,
             rows.validation,
-            taught.teaching,
+            taught.teaching if kept is None else kept.scores,
             taught.judging,
             run.progress.say,
             start,
             scratch,
+            kept=None if kept is None else kept.roller,
         )
     began = time.monotonic()
     try:
@@ -223,6 +253,17 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
         "checkpoint": digest_file(run.folder / "train" / "checkpoint.json"),
         "numerics": bound,
     }
+
+
+def _taught(
+    config: TrainingConfig, method: Method, run: Run, pupil: Reader, sides: Sides, rows: Rows, *, has_signals: bool,
+    has_scores: bool = False,
+) -> Taught:  # fmt: skip
+    """By an endpoint that scores, by weights, or by what they said; `has_scores`: of the student's own answers, from before."""
+    if config.scorer is not None:
+        return taught_by_scorer(config, method, run, pupil, rows, has_scores=has_scores)
+    courses = courses_of(config, run.folder, pupil.tokenizer, sides, rows.train, rows.validation)
+    return taught_by(courses, config, method, run, pupil, has_signals=has_signals)
 
 
 def _before(config: TrainingConfig, lesson: Lesson, student: Causal, scratch: Path) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """From the method that a run file names to what the engine takes: loss, signal, teacher, cache, source, judge."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from tutelage.store.signal_kinds import Draws, HiddenStates, Kind, Threshold, To
 from tutelage.store.signals import Identity, SignalCache, identity_in
 from tutelage.train.contrast import ContrastSource, ContrastTeacher
 from tutelage.train.examples import Example, end_of_turn_ids
-from tutelage.train.health import Finding, Start
+from tutelage.train.health import Finding, Limits, Start
 from tutelage.train.judging import HeldOutJudge
 from tutelage.train.loop import Judge, Source, plan_steps
 from tutelage.train.lora import TARGETS, add_lora
@@ -51,6 +52,8 @@ from tutelage.training_config import MethodTable, TrainingConfig
 
 RATIOS = ("ratio_low", "ratio_high")  # of an importance ratio: parameters of losses
 WORDS_ALONE = ("text", "pairs", "recorded")  # signals that ask no teacher
+# Of answers that were written before training: the student is meant to move away from what it wrote.
+KEPT = Limits(drift_nats=math.inf, masked_share=0.5)
 SCORED_TOP_K = "scored-top-k"  # candidates that an endpoint names as training goes, also on the student's own text
 
 
@@ -137,9 +140,10 @@ def _require_whole(config: TrainingConfig, loss: Loss) -> None:
             f"method.focus = {table.focus:g}: {loss.name} is of whole answers",
             fix="leave focus out, or choose another loss",
         )
-    if both and (len(alone) > 1 or any(_reads_more(one) for one in alone)):
+    kept = table.rollouts == "kept"
+    if (both or kept) and (len(alone) > 1 or any(_reads_more(one) for one in alone)):
         raise ConfigError(
-            f"{loss.name} takes one teacher that reads what the student reads",
+            f"{'method.rollouts = kept' if kept else loss.name} takes one teacher that reads what the student reads",
             fix="name one [teacher] without system, system_file and examples_file",
         )
 
@@ -292,10 +296,10 @@ def judged_by(method: Method, teacher: Reader | None, teaching: Teaching) -> Tea
 
 def lesson_of(
     config: TrainingConfig, pupil: Reader, train: Sequence[Example], validation: Sequence[Example], teaching: Teaching,
-    judging: Teaching, tell: Callable[[str], Any], start: Start, folder: Path,
+    judging: Teaching, tell: Callable[[str], Any], start: Start, folder: Path, kept: Roller | None = None,
 ) -> Lesson:  # fmt: skip
     """Source and judge. Each kind of trouble with the student's answers is told once; `start` is what was usual when training
-    began. Answers that are learnt from for a whole epoch are kept in `folder`."""
+    began. Answers that are learnt from for a whole epoch are kept in `folder`; `kept` has them where all were written before."""
     count, kind = len(train), DataSource
     if config.train.epoch_over == "prompts":
         count, kind = len(by_prompt(train)), PromptSource
@@ -314,7 +318,7 @@ def lesson_of(
             told.add(finding.name)
             tell(f"warning: {finding.words} (limit {finding.limit:.3g}; the journal has every step)")
 
-    roller = roller_of(config, pupil)
+    roller = kept or roller_of(config, pupil)
     seed, drawn = config.run.seed, {"max_new_tokens": method.max_new_tokens, "temperature": method.temperature}
     if isinstance(teaching, ContrastTeacher):
         source = ContrastSource(
@@ -323,7 +327,7 @@ def lesson_of(
         return Lesson(source, judge, roller.close)
     source = RolloutSource(
         train, pupil.model, roller, teaching, table, seed, student_share=method.student_share, warn=warn, start=start,
-        focus=method.focus, ratios=ratios_of(method), **drawn,
+        focus=method.focus, ratios=ratios_of(method), limits=KEPT if kept else None, **drawn,
     )  # fmt: skip
     return Lesson(source, judge, roller.close)
 

@@ -52,8 +52,9 @@ class Trained(NamedTuple):
 def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
     """Does what is not done yet; `track` names where the numbers are shown besides. Raises what the stages raise; a stopped run
     goes on where it stood."""
+    from tutelage.pipeline.keeping import tell_of_teachers
     from tutelage.pipeline.pairing import rejected
-    from tutelage.pipeline.stepping import signals, train
+    from tutelage.pipeline.stepping import rollouts, signals, train
     from tutelage.pipeline.teaching_plan import method_of
     from tutelage.train.tracking import tracker
 
@@ -63,10 +64,13 @@ def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
     _open(config, run)
     gate = _check(config, run)
     method = method_of(config)
+    tell_of_teachers(config, run.progress.say)
     data = _data(config, run, digest)
     made = _student(config, run, data)
-    captured = signals(config, method, run, data, made) or rejected(config, method, run, data, made)
-    trained = train(config, method, run, data, made, captured, track)
+    before = next(
+        filter(None, (stage(config, method, run, data, made) for stage in (signals, rejected, rollouts))), None
+    )
+    trained = train(config, method, run, data, made, before, track)
     told = _sources(config, run, data, trained)
     _ship(config, gate, run, made, trained, told)
     facts: dict[str, Any] = {"calibration": {}, **made.facts, **trained.facts}

@@ -111,7 +111,7 @@ def health(
         words = f"the engine's log-probabilities are {drift_nats:.3g} nats off the trainer's: its weights are stale or coarse"
         found.append(Finding("engine_drift", drift_nats, limits.drift_nats, words))
     if masked_share > limits.masked_share:
-        words = f"{masked_share:.1%} of the tokens drawn are left out: student and engine differ too much on them"
+        words = f"{masked_share:.1%} of the tokens drawn are left out: the student is too far from what drew them"
         found.append(Finding("masked", masked_share, limits.masked_share, words))
     return Health(metrics, tuple(found))
 

@@ -6,7 +6,7 @@ A share λ of the steps is on the student's own text, the rest on the data's (Ag
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from tutelage.config import TrainTable
 from tutelage.errors import ConfigError
@@ -22,6 +22,21 @@ from tutelage.train.rollout import Roller, Rollout
 from tutelage.train.step import Look
 from tutelage.train.teaching import Passage, Teaching
 from tutelage.train.watch import Watch
+
+
+class Drawing(NamedTuple):
+    """The answers of a step: to which of the examples' prompts, and by which seeds they are drawn."""
+
+    rows: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
+def drawing(lengths: Sequence[int], table: TrainTable, seed: int, step: int) -> Drawing:
+    """Decided by `seed` and `step` alone; `lengths` are those of the examples' prompts, in tokens."""
+    epoch, at = divmod(step, plan_steps(len(lengths), table).per_epoch)
+    rows = epoch_order(lengths, table.batch_size, seed, epoch)[at]
+    draw = random.Random(f"{seed}:{step}:draws")
+    return Drawing(rows, tuple(draw.randrange(1 << 31) for _ in rows))
 
 
 class RolloutSource:
@@ -60,14 +75,11 @@ class RolloutSource:
 
     def rows(self, step: int) -> tuple[int, ...]:
         """Writes the step's answers (or takes the data's) and returns their places among them."""
-        epoch, at = divmod(step, self.plan.per_epoch)
         self._progress = step / self.plan.steps
-        chosen = epoch_order([len(p) for p in self._prompts], self._table.batch_size, self._seed, epoch)[at]
+        chosen, seeds = drawing([len(prompt) for prompt in self._prompts], self._table, self._seed, step)
         coin = random.Random(f"{self._seed}:{step}:coin").random()
         if coin < self._share:
             self._roller.refresh(self._student.model)
-            draw = random.Random(f"{self._seed}:{step}:draws")
-            seeds = [draw.randrange(1 << 31) for _ in chosen]
             prompts = [self._prompts[row] for row in chosen]
             self._rollouts = self._roller.write(prompts, self._new, self._temperature, seeds)
             self._current = tuple(
