@@ -12,7 +12,8 @@ fetches serve. Every kind of signal is written to a cache and read back before a
   in the same order of the texts; the mean over `--seeds` orders, each with a drawing of its own (`loss_gap_by_seed`,
   `loss_gap_sd`). `loss.whole_sd_nats` is how much the whole one's own loss moves from order to order.
 
-`--only loss` trains the loss arms alone and merges their fields into the result, with a date and a machine of their own.
+`--only loss` trains the loss arms alone and merges their fields into the result, with a date and a machine of their own. With
+`--warm-steps` all arms begin as one student that has learnt the whole distribution for so long; `loss_after_warm_start` has them.
 
 Beside it: 50 draws (RS-KD), the 12 likeliest renormalised, the 50 likeliest as DistillKit's smaller recommended setting
 keeps them (1 exact, the others by a fit in 1, t and √t, missing ones taken as 0). The last line printed is the result.
@@ -108,8 +109,11 @@ def losses_alone(bench: Bench, result: Path) -> dict[str, Any]:
         for name in arms.names:
             if name not in before.get("signals", {}) and name not in costs:
                 costs[name] = arms.facts[name] | errors(bench, source_of(bench, name, seed)[0])
-        rows = {name: costs.get(name, {}) | fields for name, fields in arms.by_signal().items()}
-        found = merged(before, rows, arms.together() | made_on())
+        if chosen.warm_steps:
+            found = before | {"loss_after_warm_start": arms.together() | {"signals": arms.by_signal()} | made_on()}
+        else:
+            rows = {name: costs.get(name, {}) | fields for name, fields in arms.by_signal().items()}
+            found = merged(before, rows, arms.together() | made_on())
         write(result, found)
     return found
 
@@ -136,6 +140,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=130, help="texts to capture and train on")
     parser.add_argument("--held", type=int, default=24, help="texts held out, from the end of the file")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--warm-steps", type=int, default=0, help="on the whole distribution before every arm begins")
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--angle-positions", type=int, default=2048)
     parser.add_argument("--c", type=float, nargs="+", default=[1 / 50], help="of threshold sampling; the first is ours")
@@ -146,6 +151,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--work", type=Path, help="where to keep models and caches (default: a temporary folder)")
     chosen = parser.parse_args()
+    if chosen.warm_steps and not chosen.only:
+        parser.error("--warm-steps is for --only loss")
     if unknown := {*(chosen.signals or ())} - {*kinds_of(chosen), DISTILLKIT}:
         parser.error(
             f"no signals: {', '.join(sorted(unknown))}; there are {', '.join((*kinds_of(chosen), DISTILLKIT))}"

@@ -86,11 +86,18 @@ class Bench:
         texts = pairs(chosen.data)
         self.train = captured(teacher, tokenizer, texts[: chosen.texts])
         self.held = captured(teacher, tokenizer, texts[-chosen.held :])
+        self.warm: dict[str, torch.Tensor] | None = None
+        if chosen.warm_steps:
+            self.warm = self.trained(whole, 0, chosen.warm_steps).state_dict()
 
     def student(self) -> Any:
+        """The student that every arm begins as: pruned, and with `--warm-steps` trained on the whole distribution for so long."""
         from tutelage.train.student import load_student
 
-        return load_student(self.student_folder)[0]
+        model = load_student(self.student_folder)[0]
+        if self.warm is not None:
+            model.load_state_dict(self.warm)
+        return model
 
     def logp(self, example: Example) -> torch.Tensor:
         """The teacher's log-probabilities [N, V]."""
@@ -118,18 +125,20 @@ class Bench:
                 count += len(logp_NV)
         return total / count
 
-    def trained(self, source: Source, seed: int) -> Any:
-        """A student after `--steps` steps: the same start, optimizer, and order of texts by `seed`, whatever the signal."""
+    def trained(self, source: Source, seed: int, steps: int | None = None) -> Any:
+        """A student after `--steps` steps, or so many: the same start, optimizer, and order of texts by `seed`, whatever the
+        signal."""
         student = self.student()
         optimizer = torch.optim.AdamW(student.parameters(), lr=self.chosen.lr, betas=(0.9, 0.95), weight_decay=0.0)
         order = torch.Generator().manual_seed(seed)
-        for step in range(self.chosen.steps):
+        steps = steps or self.chosen.steps
+        for step in range(steps):
             picked = [self.train[at] for at in torch.randint(len(self.train), (BATCH,), generator=order).tolist()]
             count = sum(len(example.positions_N) for example in picked)
             for example in picked:
                 (self.loss(student, example, source(example)) / count).backward()
             for group in optimizer.param_groups:
-                group["lr"] = self.chosen.lr * min(1.0, (step + 1) / 5) * (1 - step / self.chosen.steps)
+                group["lr"] = self.chosen.lr * min(1.0, (step + 1) / 5) * (1 - step / steps)
             torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -49,6 +49,7 @@ class LossArms:
         chosen = self.bench.chosen
         return {
             "seeds": list(range(chosen.seed, chosen.seed + len(self.whole))),
+            "warm_steps": chosen.warm_steps,
             "steps": chosen.steps,
             "learning_rate": chosen.lr,
             "texts": len(self.bench.train),
