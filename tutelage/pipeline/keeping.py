@@ -49,7 +49,13 @@ def tell_of_teachers(config: TrainingConfig, say: Callable[[str], Any]) -> None:
     """Kept rollouts do for a student that was trained on its teacher's text: says so where its lineage does not."""
     if config.method.rollouts != "kept":
         return
-    name = teacher_name(config.scorer) if config.scorer is not None else teacher_in(config).name
+    if config.scorer is not None:
+        name = teacher_name(config.scorer)
+    else:
+        (alone,) = config.each_teacher().values()
+        if alone.teacher is not None and alone.teacher.old_self:
+            return
+        name = teacher_in(alone).name
     known = {
         one.subject
         for lineage in lineages_of(config.student.path)
