@@ -12,7 +12,7 @@ class Bench:
     """Students are numbers: what they were trained on, and in which order."""
 
     class chosen:
-        seed, steps, lr = 5, 60, 0.1
+        seed, steps, warm_steps, lr = 5, 60, 0, 0.1
 
     train, held = (), ()
 

@@ -1,5 +1,6 @@
 """Wrong records, damaged files, a locked index, processes in each other's way: told, and nothing lost."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -109,6 +110,50 @@ def test_a_locked_index_is_told_and_loses_nothing(tmp_path: Path) -> None:
         other.close()
         assert store.has(question(1).digest)
         assert store.spent().settled_nusd == 14
+
+
+def test_what_another_adds_while_sizes_are_taken_makes_no_segment_too_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index taken for one of a longer store would be emptied, and whoever sums in that moment counts too little."""
+    with Store(tmp_path) as reads, Store(tmp_path) as writes, Store(tmp_path) as sums:
+        put(writes, 1)
+        writes.sync()
+        reads.spent()
+        sized, said = Path.stat, []
+        reads._index._database.set_trace_callback(said.append)
+
+        def stat(path: Path, **asked: bool) -> os.stat_result:
+            before = sized(path, **asked)
+            if path.suffix == ".seg" and not sums.has(question(2).digest):
+                put(writes, 2)
+                writes.sync()
+            return before
+
+        monkeypatch.setattr(Path, "stat", stat)
+        assert reads.spent().settled_nusd in (7, 14)
+        monkeypatch.undo()
+        assert sums.has(question(2).digest) and not [one for one in said if one.startswith("DELETE FROM segment")]
+        assert reads.spent().settled_nusd == 14
+
+
+def test_sums_are_of_one_moment(tmp_path: Path) -> None:
+    """A call that ends while they are read is counted as open or as ended, never as neither."""
+    with Store(tmp_path) as reads, Store(tmp_path) as writes:
+        writes.reserve(reservation(1, 1))
+        writes.sync()
+        reads.spent()
+
+        def ends(statement: str) -> None:
+            if statement.startswith("SELECT nusd, tokens FROM reservation"):
+                put(writes, 1)
+                writes.sync()
+
+        reads._index._database.set_trace_callback(ends)
+        during = reads._index.spent()
+        reads._index._database.set_trace_callback(None)
+        assert (during.settled_nusd, during.unresolved_nusd) == (0, 100)
+        assert reads.spent() == Spent(7, 4, 0, 0)
 
 
 def test_processes_that_open_read_and_write_at_once(tmp_path: Path) -> None:

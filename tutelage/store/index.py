@@ -196,7 +196,7 @@ class Index:
 
     def spent(self) -> Spent:
         self.flush()
-        with self._telling():
+        with self._telling(), _transaction(self._database, "DEFERRED"):  # one moment: a call ends in two tables
             totals = self._database.execute("SELECT nusd, tokens, open_nusd, open_tokens FROM segment").fetchall()
             opened = self._database.execute("SELECT nusd, tokens FROM reservation").fetchall()
             across = self._closed_across()
@@ -231,8 +231,11 @@ class Index:
     def _catch_up(self) -> None:
         # A closing line may lie in a later segment than its reservation, never in an earlier one. Sizes are taken from
         # the last segment to the first and read from the first to the last, so that no closing line is read without it.
+        # How far others read is asked before: segments grow, so whoever adds in between makes none look too short.
+        known = self._database.execute("SELECT number, offset FROM segment").fetchall()
         sizes = {segment.number_of(path): (path, path.stat().st_size) for path in reversed(segment.paths(self._folder))}
-        if self._is_ahead(sizes):
+        if any(number not in sizes or sizes[number][1] < offset for number, offset in known):
+            # A segment is gone or shorter than it was read (a copy restored, a power cut): what it said is void.
             with _transaction(self._database):
                 for table in ("segment", "exchange", "reservation", "closing", "listed"):
                     self._database.execute(f"DELETE FROM {table}")
@@ -242,11 +245,6 @@ class Index:
                 if piece.end == start:  # a torn tail, or the beginning of what somebody is writing
                     break
                 self._write(piece)  # if somebody else was faster: on from where he is
-
-    def _is_ahead(self, sizes: Mapping[int, tuple[Path, int]]) -> bool:
-        """Whether a segment is gone or shorter than it was read (a copy restored, a power cut): what it said is void."""
-        known = self._database.execute("SELECT number, offset FROM segment")
-        return any(number not in sizes or sizes[number][1] < offset for number, offset in known)
 
     def _read_to(self, number: int) -> int:
         row = self._database.execute("SELECT offset FROM segment WHERE number = ?", (number,)).fetchone()
@@ -306,8 +304,8 @@ class Index:
 
 
 @contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN IMMEDIATE")
+def _transaction(database: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    database.execute(f"BEGIN {kind}")
     try:
         yield
         database.execute("COMMIT")
