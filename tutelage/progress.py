@@ -26,10 +26,12 @@ class Progress(Protocol):
 
 
 class Stop:
-    """Set by the first Ctrl-C (or SIGTERM); stages look at it between questions and between steps."""
+    """Set by the first Ctrl-C (or SIGTERM); stages look at it between questions and between steps. `at_once`: outside
+    `heeded` nobody looks for a while (imports, loading weights), and nothing is lost by an end there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
         self._event = threading.Event()
+        self._at_once, self._heeded = at_once, 0
 
     def __bool__(self) -> bool:
         return self._event.is_set()
@@ -37,14 +39,29 @@ class Stop:
     def set(self) -> None:
         self._event.set()
 
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Within: whoever works looks at the flag often, and ends tidily."""
+        self._heeded += 1
+        try:
+            yield
+        finally:
+            self._heeded -= 1
+
+    @property
+    def ends_at_once(self) -> bool:
+        return self._at_once and not self._heeded
+
 
 @contextmanager
-def stop_on_signals(say: Progress) -> Iterator[Stop]:
-    """Within: SIGINT and SIGTERM set the stop flag; a second SIGINT raises `KeyboardInterrupt`."""
-    stop = Stop()
+def stop_on_signals(say: Progress, *, at_once: bool = False) -> Iterator[Stop]:
+    """Within: SIGINT and SIGTERM set the stop flag; a second one raises `KeyboardInterrupt`, and so does the first where the
+    flag `ends_at_once`."""
+    stop = Stop(at_once=at_once)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop:
+        if stop or stop.ends_at_once:
+            say.say("stopped at once; run the same command again to resume")
             raise KeyboardInterrupt
         stop.set()
         say.say("stopping: finishing what is under way (Ctrl-C again to kill)")

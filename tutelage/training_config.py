@@ -1,5 +1,6 @@
 """The tables of `tutelage train`'s run file: which conversations, whose signal, what student, which method. No torch."""
 
+import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -157,6 +158,14 @@ SignalName = Literal[
 ]
 
 
+# The catalogue's (`losses.catalogue`), here without torch, so that a misspelt one is told at once.
+LOSSES = (
+    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "distillm-2", "adaptive-kl", "entropy-aware-kl", "taid",
+    "total-variation", "top-k-forward-kl", "top-k-reverse-kl", "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl",
+    "alm", "uld", "dpo",
+)  # fmt: skip
+
+
 class MethodTable(Table):
     """Who writes the text that is learnt on, which divergence is made small, and what the teacher reveals."""
 
@@ -194,6 +203,10 @@ class MethodTable(Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> "MethodTable":
+        if self.loss not in LOSSES:
+            near = difflib.get_close_matches(self.loss, LOSSES, n=1)
+            meant = f" (did you mean {near[0]}?)" if near else ""
+            raise ValueError(f"there is no loss {self.loss!r}{meant}; choose one of {', '.join(LOSSES)}")
         if self.engine_url is not None:
             require_plain_url(self.engine_url)
         if (self.engine in ("vllm", "sglang")) != (self.engine_url is not None and self.engine_folder is not None):

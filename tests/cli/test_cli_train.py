@@ -1,6 +1,8 @@
 """`tutelage train` as people type it: what it prints, what it says of the wrong file, what a tracker is told."""
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -64,4 +66,61 @@ def test_each_kind_of_run_file_is_sent_to_its_own_command(run_file: Path, tmp_pa
 def test_a_tracker_that_is_not_there_is_told_before_training(run_file: Path, tmp_path: Path, capsys: Any) -> None:
     assert tutelage("train", run_file, "--out", tmp_path / "out", "--track", "wandb", "--quiet") == 2
     assert "wandb is not installed" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "config.json").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ('method.loss="forward_kl"', "did you mean forward-kl?"),
+        ('method.signal="pairs"', "pairs"),
+        ("method.beta=0.5", "takes no parameters"),
+        ('data.path="absent.jsonl"', "absent.jsonl"),
+    ],
+)
+def test_what_can_be_judged_before_leaves_no_folder(
+    run_file: Path, tmp_path: Path, capsys: Any, key: str, told: str
+) -> None:
+    out = tmp_path / "out"
+    assert tutelage("train", run_file, "--out", out, "--set", key) == 2
+    assert told in capsys.readouterr().err and not out.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_weights_are_loaded_ends_it_at_once(
+    run_file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Nobody looks at the stop flag there; the same command goes on afterwards."""
+    from tutelage.pipeline import stepping
+
+    load, out, after = stepping.load_pupil, tmp_path / "out", list[str]()
+
+    def slow(*given: Any) -> Any:
+        os.kill(os.getpid(), number)
+        after.append("went on")
+        return load(*given)
+
+    monkeypatch.setattr(stepping, "load_pupil", slow)
+    arguments = ("train", run_file, "--out", out, "--set", "train.steps=2")
+    assert tutelage(*arguments) == 130
+    assert "run the same command again to resume" in capsys.readouterr().err and not after
+    monkeypatch.undo()
+    assert tutelage(*arguments) == 0 and tutelage("verify", out) == 0
+
+
+def test_a_signal_between_steps_lets_the_step_end(
+    run_file: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tutelage.train import loop
+
+    take, taken = loop.take, list[str]()
+
+    def interrupted(*given: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        result = take(*given)
+        taken.append("whole")
+        return result
+
+    monkeypatch.setattr(loop, "take", interrupted)
+    assert tutelage("train", run_file, "--out", tmp_path / "out", "--set", "train.steps=2") == 130
+    assert taken == ["whole"] and "what was done so far is kept" in capsys.readouterr().err

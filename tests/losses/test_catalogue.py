@@ -11,16 +11,11 @@ from tutelage.errors import ConfigError, SignalError
 from tutelage.losses.catalogue import make, names
 from tutelage.losses.divergence import jsd
 from tutelage.signals import Head, Hidden, Text
-
-NAMES = (
-    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "distillm-2",
-    "adaptive-kl", "entropy-aware-kl", "taid", "total-variation", "top-k-forward-kl", "top-k-reverse-kl",
-    "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl", "alm", "uld", "dpo",
-)  # fmt: skip
+from tutelage.training_config import LOSSES
 
 
 def test_all_are_there_and_say_their_parameters() -> None:
-    assert names() == NAMES
+    assert names() == LOSSES
     assert make("jsd").name == "jsd(beta=0.5)"
     assert make("forward-kl").name == "forward-kl"
     logits, signal = draw_logits(1), draw_dense(1)

@@ -14,7 +14,7 @@ from tutelage.errors import ConfigError, Interrupted, SignalError, StorageError
 from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
 from tutelage.pipeline.run import Run
-from tutelage.pipeline.training import Trained, train_student
+from tutelage.pipeline.training import Trained, ready, train_student
 from tutelage.progress import Stop
 from tutelage.run_file import load_training_config
 
@@ -37,7 +37,7 @@ def near(run_file: Path, weights: Path) -> Path:  # noqa: F811
 def do(run_file: Path, out: Path, said: Words | None = None, stop: Stop | None = None, **changes: Any) -> Trained:  # noqa: F811
     config = load_training_config(run_file, KEPT | changes)
     with Run(out, said or Words(), Stop() if stop is None else stop) as run:
-        return train_student(config, run)
+        return train_student(ready(config), run)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

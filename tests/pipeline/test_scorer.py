@@ -15,7 +15,7 @@ from tutelage.errors import BudgetError, ConfigError, Interrupted, SignalError, 
 from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
 from tutelage.pipeline.run import Run
-from tutelage.pipeline.training import Trained, train_student
+from tutelage.pipeline.training import Trained, ready, train_student
 from tutelage.progress import Quiet, Stop
 from tutelage.run_file import load_training_config
 from tutelage.store.store import Store
@@ -62,7 +62,7 @@ def do(
     settings = {"method.loss": "sampled-reverse-kl", "method.prefix": "student", "train.steps": 2, **overrides}
     config = load_training_config(run_file, settings)
     with Run(out, progress or Quiet(), Stop() if stop is None else stop) as run:
-        return train_student(config, run)
+        return train_student(ready(config), run)
 
 
 def metrics(out: Path) -> list[dict[str, Any]]:

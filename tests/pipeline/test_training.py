@@ -21,7 +21,7 @@ from tutelage.errors import DataError, TutelageError
 from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
 from tutelage.pipeline.run import Run
-from tutelage.pipeline.training import Trained, train_student
+from tutelage.pipeline.training import Trained, ready, train_student
 from tutelage.progress import Quiet, Stop
 from tutelage.redact import Secrets
 from tutelage.run_file import load_training_config
@@ -98,7 +98,7 @@ def do(run_file: Path, out: Path, progress: Any = None, stop: Any = None, **chan
     changes = {key.replace("__", "."): value for key, value in changes.items()}
     config = load_training_config(run_file, changes)
     with Run(out, progress or Quiet(), Stop() if stop is None else stop) as run:
-        return train_student(config, run)
+        return train_student(ready(config), run)
 
 
 @pytest.fixture(scope="module")

@@ -226,7 +226,7 @@ def test_a_folder_is_the_record_of_one_command(text_file: Path, tmp_path: Path, 
     before = {path: path.read_bytes() for path in answers.rglob("*.json")}
     path = collected_in(text_file, answers)
     with pytest.raises(SystemExit):
-        main(["train", str(path), "--out", str(answers), "--quiet"])
+        main(["train", str(path), "--out", str(answers), "--quiet", "--set", "method.loss=cross-entropy"])
     assert "tutelage collect" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="tutelage collect"):
         do(path, answers, **TEXT)

@@ -16,7 +16,7 @@ from tutelage.canon import canonical
 from tutelage.jsonl import read_lines, write_lines
 from tutelage.ledger.verify import Trust, verify
 from tutelage.pipeline.run import Run
-from tutelage.pipeline.training import train_student
+from tutelage.pipeline.training import ready, train_student
 from tutelage.progress import Quiet, Stop
 from tutelage.run_file import load_training_config
 
@@ -36,7 +36,7 @@ def signed(tmp_path_factory: pytest.TempPathFactory, run_file: Path) -> Path:
     out = tmp_path_factory.mktemp("run")
     config = load_training_config(run_file, {"train.steps": 2, "train.answers": 0, "method.text_weight": 0.5})
     with Run(out, Quiet(), Stop(), SIGNER) as run:
-        train_student(config, run)
+        train_student(ready(config), run)
     return out
 
 

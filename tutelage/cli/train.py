@@ -44,17 +44,19 @@ def train(
     from tutelage.jsonl import write_whole
     from tutelage.ledger.keys import default_signer
     from tutelage.pipeline.run import Run
-    from tutelage.pipeline.training import train_student
+    from tutelage.pipeline.training import ready, train_student
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.run_file import load_training_config
 
     config = load_training_config(run_file, parse_overrides(set_))
     folder = out or Path("runs") / config.run.name
     progress, text = Quiet() if quiet else Lines(), run_file.read_bytes()
-    with stop_on_signals(progress) as stop, Run(folder, progress, stop, default_signer()) as under_way:
-        under_way.require_kind("train")
-        write_whole(folder / "run.toml", text)
-        found = train_student(config, under_way, track or "")
+    with stop_on_signals(progress, at_once=True) as stop:
+        is_ready = ready(config, track or "")  # before there is a folder
+        with Run(folder, progress, stop, default_signer()) as under_way:
+            under_way.require_kind("train")
+            write_whole(folder / "run.toml", text)
+            found = train_student(is_ready, under_way)
     if json:
         print_json({**found._asdict(), "folder": str(folder)})
     else:
@@ -86,7 +88,7 @@ def _sure(ppm: Mapping[str, int]) -> str:
     """How far the student's confidence is to be believed; empty where that was not measured."""
     if not ppm:
         return ""
-    off = f"{ppm['ece_ppm'] / 1e4:.1f} points off how often it is right"
+    off = f"{ppm['ece_ppm'] / 1e4:.1f} points off how often it is right, on {ppm['positions']:,} tokens"
     if "ece_after_ppm" in ppm:
         off += f", {ppm['ece_after_ppm'] / 1e4:.1f} at temperature {ppm['temperature_ppm'] / 1e6:.3f}"
     return f"sure       {off}"

@@ -90,7 +90,7 @@ def read_talks(path: Path, table: ConversationsTable, digest: str, teachers: Col
     if bad and (table.bad_rows == "stop" or not found):
         raise listed(path, bad, count, 'mend those lines, or go on without them: bad_rows = "skip" under [data]')
     if not found:
-        raise DataError(f"{path} has no conversation", fix="give messages, or a question and its answer, in each row")
+        raise DataError(f"{path} is empty", fix="give messages, or a question and its answer, in each row")
     return Talks(tuple(found.values()), (author,), repeated, tuple(bad))
 
 

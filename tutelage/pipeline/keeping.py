@@ -78,7 +78,7 @@ def write_kept(
     every = _asked(config, examples)
     rows: list[dict[str, Any]] = []
     run.progress.begin("the student's own answers, scored", len(every), 0)
-    with contextlib.closing(roller_of(config, pupil)) as roller:
+    with contextlib.closing(roller_of(config, pupil)) as roller, run.stop.heeded():
         roller.refresh(pupil.model.model)
         for number, at in enumerate(range(0, len(every), BLOCK)):
             file = scratch / f"answers-{number:06}.jsonl"

@@ -55,7 +55,7 @@ def rejected(config: TrainingConfig, method: Method, run: Run, data: Done, made:
         seen = check_pupil(config, pupil, rows.train, run.progress.say)
         every, roller = (*rows.train, *rows.validation), roller_of(config, pupil)
         run.progress.begin("the student's own answers", len(every), 0)
-        with own_work(scratch / "meter.json") as spent, contextlib.closing(roller):
+        with own_work(scratch / "meter.json") as spent, contextlib.closing(roller), run.stop.heeded():
             found = _written(config, every, pupil, roller, scratch, run)
         run.progress.end()
         facts = _look(config, _pairs(rows.train, found), _pairs(rows.validation, found), found, run)

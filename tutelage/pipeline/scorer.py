@@ -88,7 +88,8 @@ class Scorer:
         """A position for each scored token of each text. Raises what `ask` raises, and `SignalError` for an endpoint whose model
         is not the one that answered first."""
         requests = [request_of(self._endpoint, ids, self._form, k, PURPOSE) for ids in texts]
-        ask_all(self._asking, requests, self._table.concurrency, f"scores of {self._name}")
+        with self._run.stop.heeded():
+            ask_all(self._asking, requests, self._table.concurrency, f"scores of {self._name}")
         addresses = [request.digest for request in requests]
         missing = set(addresses) - self._run.store.known(addresses)
         if missing:

@@ -289,7 +289,8 @@ def _steps(
 
         told = tracked(track, "tutelage", config.run.name, log, run.progress.say) if track else log
         settings = Loop(config.train, config.run.seed, scratch, run.progress, run.stop, told)
-        return loop(student, Recorded(lesson.source), lesson.judge, settings)
+        with run.stop.heeded():
+            return loop(student, Recorded(lesson.source), lesson.judge, settings)
 
 
 def _write(config: TrainingConfig, run: Run, model: Any, scratch: Path, roles: Sequence[str], best_step: int) -> int:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tutelage.canon import canonical, digest_bytes, digest_file
 from tutelage.collect.conversations import Author, read_talks, split
@@ -27,6 +27,9 @@ from tutelage.pipeline.talks import (
 from tutelage.pipeline.teachers import authors_of, contexts
 from tutelage.training_config import TrainingConfig
 
+if TYPE_CHECKING:
+    from tutelage.pipeline.teaching_plan import Method
+
 STUDENT = "student"
 
 
@@ -49,28 +52,44 @@ class Trained(NamedTuple):
     calibration: dict[str, int]  # of the student's confidence, in millionths; empty where it was not measured
 
 
-def train_student(config: TrainingConfig, run: Run, track: str = "") -> Trained:
-    """Does what is not done yet; `track` names where the numbers are shown besides. Raises what the stages raise; a stopped run
-    goes on where it stood."""
-    from tutelage.pipeline.keeping import tell_of_teachers
-    from tutelage.pipeline.pairing import rejected
-    from tutelage.pipeline.stepping import rollouts, signals, train
+class Ready(NamedTuple):
+    """A training whose inputs are there and whose method makes sense; `data` is the digest of what it learns from, `track` where
+    the numbers are shown besides (empty: nowhere)."""
+
+    config: TrainingConfig
+    method: "Method"
+    data: str
+    track: str
+
+
+def ready(config: TrainingConfig, track: str = "") -> Ready:
+    """What can be judged before a run is opened. Raises `DataError`, `ConfigError`, `SignalError` and `ResourceError`."""
+    data = _require_inputs(config)
+
     from tutelage.pipeline.teaching_plan import method_of
     from tutelage.train.tracking import tracker
 
     if track:
         tracker(track)  # what is missing is told now
-    digest = _require_inputs(config)
+    return Ready(config, method_of(config), data, track)
+
+
+def train_student(ready: Ready, run: Run) -> Trained:
+    """Does what is not done yet. Raises what the stages raise; a stopped run goes on where it stood."""
+    from tutelage.pipeline.keeping import tell_of_teachers
+    from tutelage.pipeline.pairing import rejected
+    from tutelage.pipeline.stepping import rollouts, signals, train
+
+    config, method = ready.config, ready.method
     _open(config, run)
     gate = _check(config, run)
-    method = method_of(config)
     tell_of_teachers(config, run.progress.say)
-    data = _data(config, run, digest)
+    data = _data(config, run, ready.data)
     made = _student(config, run, data)
     before = next(
         filter(None, (stage(config, method, run, data, made) for stage in (signals, rejected, rollouts))), None
     )
-    trained = train(config, method, run, data, made, before, track)
+    trained = train(config, method, run, data, made, before, ready.track)
     told = _sources(config, run, data, trained)
     _ship(config, gate, run, made, trained, told)
     facts: dict[str, Any] = {"calibration": {}, **made.facts, **trained.facts}

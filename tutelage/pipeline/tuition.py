@@ -125,7 +125,7 @@ def capture_course(course: Course, method: Method, run: Run, out: Path, pupil: R
     run.progress.say(f"signals: {_of(course)}{kind.name}, about {size_in_words(size)} on the disk")
     if (out / "cache.json").exists() and identity_in(out)["identity"] != identity.described():
         shutil.rmtree(out)  # of another try, with another teacher, template or kind
-    with SignalWriter(out, identity) as writer:
+    with SignalWriter(out, identity) as writer, run.stop.heeded():
         capture(course.examples, teacher.model, pupil.tokens, writer, run.progress, config.run.seed, run.stop)
     each = f"{writer.bytes / writer.positions:.1f} bytes a position"
     run.progress.say(f"signals: {_of(course)}{size_in_words(writer.bytes)}, {each}")

@@ -3,6 +3,7 @@
 Metadata keys are those of the Hugging Face Hub (hub-docs, modelcard.md), as in `ship.card`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ class Told(NamedTuple):
     prefix: str
     sources: Sequence[Mapping[str, Any]]
     facts: Mapping[str, Any]
+
+
+FEW_TOKENS = 1000  # below: the standard error of a share may be over 1.5 points
 
 
 def training_card(told: Told, displays: Sequence[str]) -> str:
@@ -61,6 +65,10 @@ def _sure(ppm: Mapping[str, int]) -> list[str]:
         f"On {ppm['positions']:,} tokens of these conversations the likeliest token is right in {ppm['right_ppm'] / 1e4:.1f} %, "
         f"and its probability is {ppm['ece_ppm'] / 1e4:.1f} points off that (expected calibration error, 10 bins)."
     )
+    if ppm["positions"] < FEW_TOKENS:
+        right = ppm["right_ppm"] / 1e6
+        points = 100 * math.sqrt(right * (1 - right) / ppm["positions"])
+        off += f" So few tokens say little: the share alone has a standard error of {points:.1f} points."
     if "temperature_ppm" not in ppm:
         return ["## How sure it is", off]
     mended = (
