@@ -154,7 +154,18 @@ class LearnerTable(Table):
 
 
 SignalName = Literal[
-    "dense", "hidden", "threshold", "random", "top-k", "sampled", "text", "pairs", "chunks", "recorded", "ranks"
+    "dense",
+    "hidden",
+    "threshold",
+    "random",
+    "top-k",
+    "sampled",
+    "text",
+    "pairs",
+    "chunks",
+    "recorded",
+    "ranks",
+    "matched",
 ]
 
 
@@ -162,7 +173,7 @@ SignalName = Literal[
 LOSSES = (
     "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "distillm-2", "adaptive-kl", "entropy-aware-kl", "taid",
     "total-variation", "top-k-forward-kl", "top-k-reverse-kl", "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl",
-    "alm", "uld", "dpo",
+    "alm", "uld", "gold", "dpo",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from tutelage.losses.alm import alm
 from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import Part, values
 from tutelage.losses.joint import log_likelihood
-from tutelage.losses.ranked import Ranked
+from tutelage.losses.ranked import Matched, Overlap, Ranked
 from tutelage.models.alignment import Chunk, align
 from tutelage.models.causal import Causal
 from tutelage.records import Role
@@ -137,6 +137,19 @@ class Teachings:
         )
 
     def _uld(self, passage: Passage) -> Part:
+        p_NV, there_N = self._at_words(passage)
+        return Part(make("uld"), Ranked(p_NV.sort(-1, descending=True).values, there_N), ULD_WEIGHT)
+
+    def _gold(self, passage: Passage) -> Part:
+        """Words of one letter are spelled alike."""
+        p_NV, there_N = self._at_words(passage)
+        alike = [word for word, code in enumerate(CODES) if len(code) == 1]
+        overlap = Overlap(torch.tensor([CODES[word][0] for word in alike]), len(alike) / len(CODES))
+        rest_NK = p_NV[:, len(alike) :].sort(-1, descending=True).values  # they come first
+        return Part(make("gold"), Matched(p_NV[:, alike], rest_NK, there_N, overlap), ULD_WEIGHT)
+
+    def _at_words(self, passage: Passage) -> tuple[torch.Tensor, torch.Tensor]:
+        """The words' probabilities [N, V] where one begins, and where that is."""
         p_NK, there_N = (
             torch.zeros(len(passage.target_ids_N), len(CODES)),
             torch.zeros(len(passage.target_ids_N)).bool(),
@@ -146,9 +159,9 @@ class Teachings:
         ):
             words = words_of(example.ids)
             at = [begin + end - 1 for end in accumulate(len(CODES[word]) for word in words[:-1])]
-            p_NK[at] = self._oracle.rows(torch.tensor(words), (len(words),))[:-1].exp().sort(-1, descending=True).values
+            p_NK[at] = self._oracle.rows(torch.tensor(words), (len(words),))[:-1].exp()
             there_N[at] = True
-        return Part(make("uld"), Ranked(p_NK, there_N), ULD_WEIGHT)
+        return p_NK, there_N
 
     def _words(self, example: Example) -> tuple[tuple[Chunk, ...], torch.Tensor]:
         words = words_of(example.ids)
@@ -160,7 +173,7 @@ class Teachings:
 
 ARMS = {
     "sft": ("sft",), "same tokenizer": ("kl",), "alm+sft": ("alm", "sft"), "alm": ("alm",), "uld": ("uld",),
-    "uld+sft": ("uld", "sft"),
+    "uld+sft": ("uld", "sft"), "gold": ("gold",), "gold+sft": ("gold", "sft"),
 }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from tests.reference import losses_naive as naive
 from tutelage.losses.alm import Chunks
 from tutelage.losses.catalogue import make
 from tutelage.losses.preference import Pairs
-from tutelage.losses.ranked import Ranked
+from tutelage.losses.ranked import Matched, Overlap, Ranked
 from tutelage.losses.topk import LEAST_TAIL
 from tutelage.signals import NO_TAIL, Dense, Scored, Signal, Sparse, Text, TopK
 
@@ -95,6 +95,14 @@ def draw_ranked(seed: int, rows: int = 4, vocabulary: int = VOCABULARY) -> Ranke
     return Ranked(p, torch.arange(rows) != 1)
 
 
+def draw_matched(seed: int, rows: int = 4, vocabulary: int = VOCABULARY) -> Matched:
+    """A teacher of three tokens more, of which four are the student's too; silent at one position."""
+    p = draw_dense(seed, rows, vocabulary + 3).logp_NV.exp()
+    rest = p[:, 4:].sort(-1, descending=True).values
+    overlap = Overlap(torch.tensor([5, 0, 2, 3]), 4 / (vocabulary + 3))
+    return Matched(p[:, :4], rest, torch.arange(rows) != 1, overlap)
+
+
 def revealed(signal: TopK, at: int) -> tuple[dict[int, float], float]:
     pairs = zip(signal.ids_NK[at].tolist(), signal.logp_NK[at].tolist(), strict=True)
     return {token: value for token, value in pairs if value > -math.inf}, float(signal.tail_N[at])
@@ -161,6 +169,12 @@ CASES = [
     Case(
         "uld", {}, draw_ranked,
         lambda z, s, n: naive.uld_naive(z, s.p_NK[n].tolist()) if s.there_N[n] else 0.0,
+    ),
+    Case(
+        "gold", {"beta": 0.3}, draw_matched,
+        lambda z, s, n: naive.gold_naive(
+            z, list(zip(s.overlap.ids_M.tolist(), s.p_NM[n].tolist(), strict=True)), s.rest_NK[n].tolist(), s.overlap.share, 0.3
+        ) if s.there_N[n] else 0.0,
     ),
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ ends 0 and 1 are forward and reverse KL."""
 import pytest
 import torch
 
-from tests.losses.cases import seeded
+from tests.losses.cases import draw_logits, draw_matched, seeded
 from tutelage.losses.catalogue import make
 from tutelage.signals import Dense, Head, Hidden, Text
 
@@ -73,3 +73,20 @@ def test_supervised_fine_tuning() -> None:
         fused = model(input_ids=ids, labels=labels, fused_lm_head=True)
     assert found.mean().item() == pytest.approx(output.loss.item(), rel=1e-5)
     assert found.sum().item() == pytest.approx(-fused.log_probs.sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.5, 0.9])
+def test_the_hybrid_of_tokens_that_match_and_ranks_is_golds(beta: float) -> None:
+    from trl.experimental.gold.gold_trainer import ULDLoss
+
+    signal, ours = draw_matched(3), draw_logits(3)
+    there, ids = signal.there_N, signal.overlap.ids_M
+    p = torch.cat([signal.p_NM, signal.rest_NK], -1)[there]
+    theirs = ULDLoss.__new__(ULDLoss)
+    torch.nn.Module.__init__(theirs)
+    theirs.beta, theirs.hybrid_matched_weight, theirs.hybrid_unmatched_weight = beta, None, None
+    theirs._teacher_matched_ids, theirs.mapping_tensor = set(range(len(ids))), ids
+    expected = theirs._compute_hybrid_uld_loss(ours.softmax(-1)[there], p)
+    found = make("gold", beta=beta)(ours, signal)
+    torch.testing.assert_close(found[there].mean(), expected, rtol=1e-5, atol=1e-7)
+    assert found[~there].tolist() == [0.0]

@@ -79,8 +79,13 @@ def test_it_learns_from_chunks_beside_the_text_and_the_record_holds(
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"method__prefix": "student"}, {"method__loss": "uld", "method__text_weight": 0.5}],
-    ids=("data", "student", "uld"),
+    [
+        {},
+        {"method__prefix": "student"},
+        {"method__loss": "uld", "method__text_weight": 0.5},
+        {"method__loss": "gold", "method__text_weight": 0.5},
+    ],
+    ids=("data", "student", "uld", "gold"),
 )
 def test_a_stopped_run_goes_on_to_the_same_weights(run_file: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     class After(Stop):

@@ -165,6 +165,19 @@ def alm_naive(logq: Sequence[float], unit: Sequence[int], logp: Sequence[float],
     return found
 
 
+def gold_naive(logits: Row, alike: Sequence[tuple[int, float]], rest: Row, share: float, beta: float) -> float:
+    """`alike`: the student's id of each token that both have, and the teacher's probability of it."""
+    q = softmax_naive(logits)
+    nats = 0.0
+    for token, p in alike:
+        m = beta * p + (1 - beta) * q[token]
+        nats += beta * p * math.log(p / m) + (1 - beta) * q[token] * math.log(q[token] / m)
+    others = sorted((value for token, value in enumerate(q) if token not in dict(alike)), reverse=True)
+    longer = max(len(others), len(rest))
+    both = (list(row) + [0.0] * (longer - len(row)) for row in (others, sorted(rest, reverse=True)))
+    return share * nats + (1 - share) * math.fsum(abs(a - b) for a, b in zip(*both, strict=True))
+
+
 def uld_naive(logits: Row, p: Row) -> float:
     q = sorted(softmax_naive(logits), reverse=True)
     longer = max(len(q), len(p))

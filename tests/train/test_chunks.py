@@ -11,7 +11,15 @@ from tutelage.errors import SignalError
 from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import values
 from tutelage.models.causal import Causal
-from tutelage.train.chunks import ChunkTeacher, RankTeacher, RecordedChunks, bits_per_byte, log_likelihoods
+from tutelage.models.tokens import TokenBytes
+from tutelage.train.chunks import (
+    ChunkTeacher,
+    MatchTeacher,
+    RankTeacher,
+    RecordedChunks,
+    bits_per_byte,
+    log_likelihoods,
+)
 from tutelage.train.crossing import LONG, OTHER, SPECIAL, Crossing
 from tutelage.train.examples import Example, end_of_turn_ids, render
 from tutelage.train.offpolicy import batch_of, passage_of
@@ -175,3 +183,24 @@ def test_ranks_are_the_teachers_distribution_where_both_have_read_the_same() -> 
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+def test_what_both_spell_alike_is_apart_from_what_has_only_a_rank() -> None:
+    teacher = model(BPE, 1)
+    ours, theirs = ([TokenBytes(one)[at] for at in range(len(one.get_vocab()))] for one in (BYTES, BPE))
+    taught = MatchTeacher(teacher, make("gold"), crossing(), ours, theirs)
+    (part,) = taught.parts(passage_of(examples()))
+    one, signal = crossing()(examples()[0]), part.signal
+    with torch.no_grad():
+        p_TV = teacher.model(input_ids=torch.tensor([one.ids])).logits[0].softmax(-1)
+    at = one.chunks[2]
+    p_V = p_TV[one.first - 1 + at.right_start]
+    ids = signal.overlap.ids_M.tolist()
+    assert len(set(ids)) == len(ids) == len({*ours} & {*theirs} - {b""})
+    assert signal.overlap.share == pytest.approx(len(ids) / len(theirs))
+    expected = torch.stack([p_V[theirs.index(ours[token])] for token in ids])
+    torch.testing.assert_close(signal.p_NM[at.left_start], expected, rtol=1e-4, atol=1e-6)
+    both = signal.p_NM.sum(-1) + signal.rest_NK.sum(-1)
+    torch.testing.assert_close(both[signal.there_N], torch.ones(int(signal.there_N.sum())), rtol=1e-4, atol=1e-4)
+    with pytest.raises(SignalError, match="none is"):
+        MatchTeacher(teacher, make("gold"), crossing(), [b"no such token"], theirs)

@@ -13,7 +13,7 @@ from tutelage.losses import adaptive, alm, contrast, divergence, preference, sam
 from tutelage.losses.base import Loss
 from tutelage.losses.inplace import in_place
 from tutelage.losses.joint import on_logits
-from tutelage.losses.ranked import Ranked, uld
+from tutelage.losses.ranked import Matched, Ranked, gold, uld
 from tutelage.signals import Dense, Scored, Signal, Sparse, Text, TopK
 
 
@@ -96,6 +96,7 @@ ENTRIES = {
     ),
     "alm": Entry(alm.Chunks, on_logits(alm.alm), joint=alm.alm, parameters={"tau": TAU}),
     "uld": Entry(Ranked, uld),
+    "gold": Entry(Matched, gold, parameters={"beta": BETA}),
     "dpo": Entry(preference.Pairs, on_logits(preference.dpo), joint=preference.dpo, parameters={"beta": DPO_BETA}),
 }
 

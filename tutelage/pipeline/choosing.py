@@ -61,7 +61,7 @@ LEAST_K = 4  # candidates below which a truncated distribution teaches too littl
 _ORDER = tuple(Access)
 _TEXT_ONLY = {"cross-entropy", "dpo"}
 _SCORES = {"sampled-reverse-kl", "top-k-forward-kl", "top-k-reverse-kl"}
-_ANY_TOKENS = {"alm", "uld"}
+_ANY_TOKENS = {"alm", "uld", "gold"}
 _OWN_OUTPUT = {"alm"}  # also from log-probabilities that came with collected answers (signal = "recorded")
 
 SEVERAL = Way(

@@ -9,7 +9,14 @@ from tutelage.losses.catalogue import ENTRIES, make
 from tutelage.pipeline.talks import said_in
 from tutelage.pipeline.teachers import Course
 from tutelage.pipeline.teaching_plan import Method, Reader, ends_of
-from tutelage.train.chunks import ChunkTeacher, RankTeacher, RecordedChunks, bits_per_byte, log_likelihoods
+from tutelage.train.chunks import (
+    ChunkTeacher,
+    MatchTeacher,
+    RankTeacher,
+    RecordedChunks,
+    bits_per_byte,
+    log_likelihoods,
+)
 from tutelage.train.crossing import LONG, Crossed, Crossing
 from tutelage.train.examples import Example
 from tutelage.train.preflight import TRIED
@@ -53,6 +60,8 @@ def teaching_across(course: Course, method: Method, pupil: Reader, teacher: Read
     table, crossing = course.config.method, crossing_of(course, pupil, teacher)
     if method.signal == "ranks":
         main: Teaching = RankTeacher(teacher.model, method.loss, crossing, teacher.tokens)
+    elif method.signal == "matched":
+        main = MatchTeacher(teacher.model, method.loss, crossing, pupil.spelled, teacher.spelled)
     else:
         main = ChunkTeacher(teacher.model, method.loss, crossing, teacher.tokens, weight=_tau(course.config))
     return Together([main, Words(make("cross-entropy"), table.text_weight)]) if table.text_weight else main

@@ -12,12 +12,12 @@ from tutelage.errors import SignalError
 from tutelage.losses.alm import Chunks
 from tutelage.losses.base import Loss
 from tutelage.losses.chunked import Part, values
-from tutelage.losses.ranked import Ranked
+from tutelage.losses.ranked import Matched, Overlap, Ranked
 from tutelage.losses.supervised import cross_entropy
 from tutelage.models.alignment import Chunk, Speller, align
 from tutelage.models.causal import Causal
 from tutelage.records import Role
-from tutelage.signals import Text
+from tutelage.signals import Signal, Text
 from tutelage.train.batch import split, starts
 from tutelage.train.crossing import Crossed, Crossing, answer_of
 from tutelage.train.teaching import PASS_TOKENS, Passage
@@ -151,7 +151,7 @@ class RankTeacher:
         """Positions inside a chunk have no loss."""
         crossed, head = [self._crossing(example) for example in passage.examples], self._teacher.head(self._columns)
         count, device = len(passage.target_ids_N), passage.ids_T.device
-        p_NK = torch.zeros(count, head.weight_VD.shape[0], device=device)
+        p_NV = torch.zeros(count, head.weight_VD.shape[0], device=device)
         there_N = torch.zeros(count, dtype=torch.bool, device=device)
         begins = starts([len(example.targets) for example in passage.examples])
         for begin, one in zip(begins, crossed, strict=True):
@@ -160,6 +160,34 @@ class RankTeacher:
                 hidden_TD = self._teacher.hidden(ids_T, (len(ids_T),))
                 mine = torch.tensor([begin + chunk.left_start for chunk in one.chunks], device=device)
                 other = torch.tensor([one.first - 1 + chunk.right_start for chunk in one.chunks], device=device)
-                p_NK[mine] = head.logits(hidden_TD[other]).float().softmax(-1).sort(-1, descending=True).values
+                p_NV[mine] = head.logits(hidden_TD[other]).float().softmax(-1)
                 there_N[mine] = True
-        return (Part(self._loss, Ranked(p_NK, there_N)),)
+        return (Part(self._loss, self._signal(p_NV, there_N)),)
+
+    def _signal(self, p_NV: torch.Tensor, there_N: torch.Tensor) -> Signal:
+        return Ranked(p_NV.sort(-1, descending=True).values, there_N)
+
+
+class MatchTeacher(RankTeacher):
+    """The same for losses on `Matched`. `ours` and `theirs` are the bytes of each token of the student and of the teacher."""
+
+    def __init__(
+        self, teacher: Causal, loss: Loss, crossing: Crossing, ours: Sequence[bytes], theirs: Sequence[bytes]
+    ) -> None:
+        """Raises `SignalError` where no token is spelled alike."""
+        super().__init__(teacher, loss, crossing, len(theirs))
+        known = {data: at for at, data in reversed(list(enumerate(ours))) if data}
+        pairs = {known[data]: at for at, data in reversed(list(enumerate(theirs))) if data in known}
+        if not pairs:
+            raise SignalError(
+                f"{loss.name} compares tokens that both spell alike, and of {len(ours):,} and {len(theirs):,} tokens none is",
+                fix='choose loss = "alm"',
+            )
+        device = next(teacher.model.parameters()).device
+        self._overlap = Overlap(torch.tensor(list(pairs), device=device), len(pairs) / len(theirs))
+        self._theirs_M = torch.tensor(list(pairs.values()), device=device)
+
+    def _signal(self, p_NV: torch.Tensor, there_N: torch.Tensor) -> Signal:
+        others_V = torch.ones(p_NV.shape[-1], dtype=torch.bool, device=p_NV.device).index_fill(0, self._theirs_M, False)
+        rest_NK = p_NV[:, others_V].sort(-1, descending=True).values
+        return Matched(p_NV[:, self._theirs_M], rest_NK, there_N, self._overlap)

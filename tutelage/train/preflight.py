@@ -14,7 +14,7 @@ from tutelage.losses.base import Loss
 from tutelage.losses.catalogue import ENTRIES, make
 from tutelage.losses.chunked import Part, values
 from tutelage.losses.preference import Pairs
-from tutelage.losses.ranked import Ranked
+from tutelage.losses.ranked import Matched, Ranked
 from tutelage.models.causal import Causal
 from tutelage.signals import Dense, Scored, Signal, Sparse, Text, TopK
 from tutelage.train.examples import Example
@@ -23,9 +23,9 @@ from tutelage.train.offpolicy import passage_of
 TRIED = 8  # examples that are looked at
 REVEALS: dict[str, type[Signal]] = {
     "dense": Dense, "hidden": Dense, "threshold": Sparse, "random": Sparse, "top-k": TopK, "sampled": Scored, "text": Text,
-    "pairs": Pairs, "chunks": Chunks, "recorded": Chunks, "ranks": Ranked,
+    "pairs": Pairs, "chunks": Chunks, "recorded": Chunks, "ranks": Ranked, "matched": Matched,
 }  # fmt: skip
-ACROSS = ("chunks", "ranks")  # of teachers whose tokens may be others than the student's
+ACROSS = ("chunks", "ranks", "matched")  # of teachers whose tokens may be others than the student's
 CAPTURED = ("hidden", "threshold", "random", "top-k")  # asked for once, before training; the others as it goes
 SURPRISE_NATS = 0.1  # a rendering that costs the teacher so much more than another is not its own
 
