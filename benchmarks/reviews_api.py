@@ -45,8 +45,7 @@ from tutelage.store.store import Store
 from tutelage.tasks import read_label, student_messages
 from tutelage.train.batch import Batch, starts
 from tutelage.train.labels import Data, LabelJudge, LabelSource, build, offsets_nats
-from tutelage.train.loop import Loop, Plan, Seen, plan_steps
-from tutelage.train.loop import train as loop
+from tutelage.train.loop import Loop, Plan, Seen, advance, plan_steps
 from tutelage.train.student import load_student
 
 ROOT = Path(__file__).parents[1]
@@ -139,7 +138,9 @@ class Recipe:
         student, began = Causal(model), time.process_time()
         torch.manual_seed(seed)
         table = self.config.train.model_copy(update={"checkpoint_every_s": 1e9, "segment_steps": 10**6})
-        loop(student, source, lambda *_: Seen(0.0, {}, {}), Loop(table, seed, folder, Quiet(), Stop(), lambda _: None))
+        advance(
+            student, source, lambda *_: Seen(0.0, {}, {}), Loop(table, seed, folder, Quiet(), Stop(), lambda _: None)
+        )
         for left in folder.glob("**/*.safetensors"):
             left.unlink()
         found = {"cpu_s": time.process_time() - began, "questions": len(source.data.examples)}
