@@ -14,6 +14,7 @@ not done again. The last line printed is the result.
 """
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -45,7 +46,8 @@ from tutelage.store.store import Store
 from tutelage.tasks import read_label, student_messages
 from tutelage.train.batch import Batch, starts
 from tutelage.train.labels import Data, LabelJudge, LabelSource, build, offsets_nats
-from tutelage.train.loop import Loop, Plan, Seen, advance, plan_steps
+from tutelage.train.loop import Loop, Plan, Seen, plan_steps
+from tutelage.train.loop import train as loop
 from tutelage.train.student import load_student
 
 ROOT = Path(__file__).parents[1]
@@ -138,9 +140,9 @@ class Recipe:
         student, began = Causal(model), time.process_time()
         torch.manual_seed(seed)
         table = self.config.train.model_copy(update={"checkpoint_every_s": 1e9, "segment_steps": 10**6})
-        advance(
-            student, source, lambda *_: Seen(0.0, {}, {}), Loop(table, seed, folder, Quiet(), Stop(), lambda _: None)
-        )
+        looks = itertools.count()  # each better than the one before: the last weights stay, averaged as in any training
+        settings = Loop(table, seed, folder, Quiet(), Stop(), lambda _: None)
+        loop(student, source, lambda *_: Seen(-next(looks), {}, {}), settings)
         for left in folder.glob("**/*.safetensors"):
             left.unlink()
         found = {"cpu_s": time.process_time() - began, "questions": len(source.data.examples)}
