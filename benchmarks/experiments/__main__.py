@@ -18,7 +18,7 @@ import torch
 
 from tutelage.hardware import describe
 
-NAMES = ("E2", "E4", "E5", "E6", "E7", "E8", "E9", "E10", "E11", "E12", "E13", "E14", "E15", "E17", "E18", "E22")
+NAMES = ("E2", "E4", "E5", "E6", "E7", "E8", "E9", "E10", "E11", "E12", "E13", "E14", "E15", "E17", "E18", "E19", "E22")
 RESULT = Path(__file__).parents[1] / "results" / "experiments.json"
 
 
