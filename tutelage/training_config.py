@@ -328,6 +328,12 @@ class TrainingConfig(Table):
                 "student.trim_vocabulary: a prompt that the teacher alone reads would be spelled in the tokens that the student "
                 "keeps, byte by byte where it lacks them; leave it out"
             )
+        both = self.method.loss == "distillm-2"
+        if (both or self.method.rollouts == "kept") and (reads_more or len(self.teachers) > 1):
+            raise ValueError(
+                f"{'distillm-2' if both else 'method.rollouts = kept'} takes one teacher that reads what the student reads: name "
+                "one [teacher] without system, system_file and examples_file"
+            )
         if self.data.has_rationales and self.method.loss != "cross-entropy":
             raise ValueError(
                 f'data with rationales are learnt as text: loss = "cross-entropy" under [method], not {self.method.loss!r}'

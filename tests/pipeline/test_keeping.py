@@ -13,10 +13,13 @@ from tests.pipeline.test_training import Words
 from tutelage.errors import ConfigError, Interrupted, SignalError, StorageError
 from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
+from tutelage.pipeline import teaching_plan
 from tutelage.pipeline.run import Run
 from tutelage.pipeline.training import Trained, ready, train_student
 from tutelage.progress import Stop
 from tutelage.run_file import load_training_config
+from tutelage.train.rollout import Rollout
+from tutelage.train.rollout_local import LocalRoller
 
 KEPT = {
     "method.loss": "sampled-reverse-kl", "method.prefix": "student", "method.rollouts": "kept", "train.steps": 3,
@@ -149,6 +152,27 @@ def test_a_changed_answer_is_found(near: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_kept_is_refused(near: Path, tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         do(near, tmp_path / "out", **changes)
+
+
+@pytest.mark.parametrize("off", [0.0, 0.25])
+def test_an_engine_with_other_weights_is_told_of(
+    near: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    class Off(LocalRoller):
+        def write(self, *given: Any) -> list[Rollout]:
+            return [one._replace(logp=tuple(value - off for value in one.logp)) for one in super().write(*given)]
+
+    monkeypatch.setattr(teaching_plan, "LocalRoller", Off)
+    said = Words()
+    do(near, tmp_path / "out", said)
+    assert any("its weights are stale or coarse" in line for line in said.said) == bool(off)
+    assert _facts(tmp_path / "out")["drift_unats"] == pytest.approx(1e6 * off, abs=100)
+
+
+def _facts(out: Path) -> dict[str, Any]:
+    """Of the rollouts stage."""
+    lines = map(json.loads, (out / "ledger" / "log.jsonl").read_text().splitlines())
+    return next(line["facts"] for line in lines if (line["kind"], line["stage"]) == ("statement", "rollouts"))
 
 
 def test_a_student_of_no_known_teacher_is_warned_of(near: Path, tmp_path: Path, weights: Path) -> None:  # noqa: F811

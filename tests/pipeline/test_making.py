@@ -61,7 +61,8 @@ def test_of_a_training_whose_answers_are_named(tmp_path: Path) -> None:
     digest = collection(tmp_path / "asked", settled_nusd=3 * 10**8, teacher_weights={})
     folder = student(
         tmp_path / "run", data={"config": {"collected": True}, "inputs": {"file": digest}},
-        signals={"facts": {"cpu_ms": 5_000}}, train={"facts": {"cpu_ms": 20_000}},
+        signals={"facts": {"cpu_ms": 5_000}}, rollouts={"facts": {"cpu_ms": 7_000}},  # these for an earlier method
+        train={"facts": {"cpu_ms": 20_000}, "inputs": {"signals": "sha256:1"}},
     )  # fmt: skip
     made = made_in(folder, [str(tmp_path / "asked"), str(tmp_path / "run")])
     assert (made.cpu_s, made.usd) == (25.0, 0.3)
@@ -78,7 +79,9 @@ def test_own_answers_and_a_paid_scorer_count(tmp_path: Path) -> None:
     folder = student(
         tmp_path / "run", data={"config": {"collected": True}, "inputs": {"file": digest}},
         rejected={"facts": {"cpu_ms": 7_000, "energy_mj": 1_000}},
-        train={"facts": {"cpu_ms": 20_000, "energy_mj": 2_000, "settled_nusd": 5 * 10**8}},
+        train={
+            "facts": {"cpu_ms": 20_000, "energy_mj": 2_000, "settled_nusd": 5 * 10**8}, "inputs": {"rejected": "sha256:1"}
+        },
     )  # fmt: skip
     made = made_in(folder, [str(tmp_path / "asked")])
     assert (made.cpu_s, made.energy_j, made.usd) == (27.0, 3.0, 0.8)

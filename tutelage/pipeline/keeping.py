@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from tutelage.errors import Interrupted
 from tutelage.jsonl import read_lines, write_lines
 from tutelage.pipeline.gate import lineages_of, teacher_name
@@ -13,11 +15,14 @@ from tutelage.pipeline.run import Facts, Run
 from tutelage.pipeline.teaching_plan import Method, Reader, roller_of, table_of
 from tutelage.records import UNATS_PER_NAT
 from tutelage.terms.lineage import Tie
+from tutelage.train.chunks import log_likelihoods
 from tutelage.train.examples import Example
-from tutelage.train.kept import KeptRoller, KeptScores
+from tutelage.train.health import Limits, drift_in_words
+from tutelage.train.kept import KeptRoller, KeptScores, Key
 from tutelage.train.loop import plan_steps
 from tutelage.train.offpolicy import passage_of
 from tutelage.train.onpolicy import drawing, written
+from tutelage.train.preflight import TRIED
 from tutelage.train.rollout import Roller, Rollout
 from tutelage.train.teaching import StepScores
 from tutelage.training_config import TrainingConfig
@@ -76,7 +81,7 @@ def write_kept(
     """Writes and scores all answers, in blocks that are kept in `scratch` as they are made. Raises what writing and scoring
     raise, and `Interrupted`."""
     every = _asked(config, examples)
-    rows: list[dict[str, Any]] = []
+    rows, drift = list[dict[str, Any]](), 0.0
     run.progress.begin("the student's own answers, scored", len(every), 0)
     with contextlib.closing(roller_of(config, pupil)) as roller, run.stop.heeded():
         roller.refresh(pupil.model.model)
@@ -87,21 +92,25 @@ def write_kept(
                     raise Interrupted
                 write_lines(file, _block(config, every[at : at + BLOCK], pupil, roller, teacher))
             rows += read_lines(file)
+            if not number:
+                drift = _drift(pupil, examples, rows[:TRIED])
+                if drift > Limits().drift_nats:
+                    run.progress.say(f"warning: {drift_in_words(drift)}")
             run.progress.advance(len(rows))
     run.progress.end()
     write_lines(run.folder / ANSWERS, rows)
-    return _look(config, run, rows)
+    return _look(config, run, rows) | {"drift_unats": round(drift * UNATS_PER_NAT)}
 
 
 def read_kept(run: Run, examples: Sequence[Example], method: Method) -> Kept:
     """What `write_kept` wrote for these examples."""
     prompts = {example.source: example.ids[: example.targets[0]] for example in examples}
-    answers, scores = dict[tuple[tuple[int, ...], int], Rollout](), dict[tuple[int, ...], list[float]]()
+    answers, scores = dict[Key, Rollout](), dict[tuple[tuple[int, ...], tuple[int, ...]], list[float]]()
     for row in read_lines(run.folder / ANSWERS):
         prompt, ids = prompts[row["id"]], tuple(row["ids"])
         logp = tuple(value / UNATS_PER_NAT for value in row["drawn_unats"])
         answers[prompt, row["seed"]] = Rollout(prompt, ids, logp, row["finished"])
-        scores[prompt + ids] = [value / UNATS_PER_NAT for value in row["score_unats"]]
+        scores[prompt, ids] = [value / UNATS_PER_NAT for value in row["score_unats"]]
     return Kept(KeptRoller(answers), KeptScores(scores, method.loss))
 
 
@@ -135,6 +144,15 @@ def _block(
         }
         for one, rollout, score_N in zip(asked, rollouts, by_answer, strict=True)
     ]
+
+
+def _drift(pupil: Reader, examples: Sequence[Example], rows: Sequence[dict[str, Any]]) -> float:
+    """How far, on average in nats, what the engine says it drew these answers with is from what the student says of them."""
+    prompts = {example.source: example.ids[: example.targets[0]] for example in examples}
+    texts = [((*prompts[row["id"]], *row["ids"]), len(prompts[row["id"]])) for row in rows]
+    own = torch.cat(log_likelihoods(pupil.model, texts, pupil.tokens)).cpu()
+    drawn = torch.tensor([value for row in rows for value in row["drawn_unats"]]) / UNATS_PER_NAT
+    return float((own - drawn).abs().mean())
 
 
 def _unats(nats: Sequence[float]) -> list[int]:

@@ -90,7 +90,9 @@ def _even(
 
 def _of(stages: dict[str, dict[str, Any]], answers: list[dict[str, Any]]) -> Made:
     """The sums over what goes before training, training and the answers; a scorer that is paid has its money in training."""
-    training = [stages[name] for name in ("signals", "rejected", "rollouts", "train") if name in stages]
+    rests_on = stages["train"]["inputs"]  # what was made for an earlier method in the same folder is no part of it
+    training = [stages[name] for name in ("signals", "rejected", "rollouts") if name in stages and name in rests_on]
+    training.append(stages["train"])
     words = "collecting and training" if answers else "training"
     # Answers of others' servers have no CPU-seconds of ours: `tutelage collect` then leaves the key out.
     cpu_ms = [one["facts"].get("cpu_ms") for one in training] + [one["facts"].get("cpu_ms", 0) for one in answers]

@@ -121,7 +121,8 @@ def _chosen(config: TrainingConfig) -> str:
     table = config.method
     prefix = f'"{table.prefix}"' if isinstance(table.prefix, str) else f"{table.prefix:g}"
     signal = f', signal = "{table.signal}"' if table.signal else ""
-    return f'loss = "{table.loss}", prefix = {prefix}{signal}'
+    kept = ', rollouts = "kept"' if table.rollouts == "kept" else ""
+    return f'loss = "{table.loss}", prefix = {prefix}{signal}{kept}'
 
 
 def _as_asked(table: TeacherTable) -> TeacherTable:

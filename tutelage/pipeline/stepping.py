@@ -145,7 +145,6 @@ def rollouts(config: TrainingConfig, method: Method, run: Run, data: Done, made:
     settings = {name: value for name, value in config.method.model_dump(mode="json").items() if name in names}
     settings |= {name: getattr(config.train, name) for name in ("batch_size", "epochs", "steps")}
     settings |= {"seed": config.run.seed, "max_tokens": config.data.max_tokens}
-    settings |= {"lora": None if config.student.lora is None else config.student.lora.model_dump(mode="json")}
     settings |= _read_by(config, "teacher_precision") | asked_as(config)
     inputs = {"data": data.outputs_digest, "student": made.outputs_digest} | inputs_of(config, run.folder)
     return run.stage(ROLLOUTS, 1, settings, inputs, (ROLLOUTS,), work)

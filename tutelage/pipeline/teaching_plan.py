@@ -133,24 +133,12 @@ def method_of(config: TrainingConfig) -> Method:
 
 def _require_whole(config: TrainingConfig, loss: Loss) -> None:
     """Raises `ConfigError` for what a loss on whole answers, or on both texts, cannot be combined with."""
-    table, alone = config.method, list(config.each_teacher().values())
-    both = table.loss == "distillm-2"
-    if table.focus is not None and (loss.joint is not None or both):
+    table = config.method
+    if table.focus is not None and (loss.joint is not None or table.loss == "distillm-2"):
         raise ConfigError(
             f"method.focus = {table.focus:g}: {loss.name} is of whole answers",
             fix="leave focus out, or choose another loss",
         )
-    kept = table.rollouts == "kept"
-    if (both or kept) and (len(alone) > 1 or any(_reads_more(one) for one in alone)):
-        raise ConfigError(
-            f"{'method.rollouts = kept' if kept else loss.name} takes one teacher that reads what the student reads",
-            fix="name one [teacher] without system, system_file and examples_file",
-        )
-
-
-def _reads_more(config: TrainingConfig) -> bool:
-    table = config.teacher
-    return table is not None and any((table.system, table.system_file, table.examples_file))
 
 
 def scored_signal(config: TrainingConfig, loss: Loss) -> str:

@@ -108,12 +108,18 @@ def health(
         words = f"{repeated:.0%} of an answer's runs of {limits.gram_tokens} tokens repeat earlier ones"
         found.append(Finding("repetition", repeated, limits.repeated_share, words))
     if drift_nats > limits.drift_nats:
-        words = f"the engine's log-probabilities are {drift_nats:.3g} nats off the trainer's: its weights are stale or coarse"
-        found.append(Finding("engine_drift", drift_nats, limits.drift_nats, words))
+        found.append(Finding("engine_drift", drift_nats, limits.drift_nats, drift_in_words(drift_nats)))
     if masked_share > limits.masked_share:
         words = f"{masked_share:.1%} of the tokens drawn are left out: the student is too far from what drew them"
         found.append(Finding("masked", masked_share, limits.masked_share, words))
     return Health(metrics, tuple(found))
+
+
+def drift_in_words(drift_nats: float) -> str:
+    """What another engine's log-probabilities that are so far off may mean."""
+    return (
+        f"the engine's log-probabilities are {drift_nats:.3g} nats off the trainer's: its weights are stale or coarse"
+    )
 
 
 def mean_length(rollouts: Sequence[Rollout]) -> float:

@@ -44,18 +44,19 @@ class KeptRoller:
 
 
 class KeptScores(StepScores):
-    """The scores [N] that were taken once, found by an answer's tokens and those before them."""
+    """The scores [N] that were taken once, found by the tokens of prompt and answer."""
 
-    def __init__(self, kept: Mapping[tuple[int, ...], Sequence[float]], loss: Loss) -> None:
+    def __init__(self, kept: Mapping[tuple[tuple[int, ...], tuple[int, ...]], Sequence[float]], loss: Loss) -> None:
         super().__init__(loss)
         self._kept = kept
 
     def scores(self, step: Passage) -> torch.Tensor:
         """Raises `StorageError` for an answer that was not scored."""
         try:
-            logp = [value for example in step.examples for value in self._kept[example.ids]]
+            asked = [(one.ids[: one.targets[0]], one.ids[one.targets[0] :]) for one in step.examples]
+            logp = [value for key in asked for value in self._kept[key]]
         except KeyError as error:
-            raise _missing(f"the score of an answer of {len(error.args[0])} tokens") from None
+            raise _missing(f"the score of an answer of {len(error.args[0][1])} tokens") from None
         return torch.tensor(logp, dtype=torch.float32, device=step.ids_T.device)
 
 
