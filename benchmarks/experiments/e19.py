@@ -140,8 +140,8 @@ def judge(found: dict[str, Any]) -> list[Criterion]:
             f"told in step {told}, three times as long in step {tripled}; all that was told: {alone['told']}",
         ),
         Criterion(
-            "and tells nothing of it where they stay",
-            "length_inflation" not in mixed["told"],
+            "of cut and repeated answers it tells there alone",
+            {"truncation", "repetition"} <= {*alone["told"]} - {*mixed["told"]},
             f"told: {mixed['told'] or 'nothing'}",
         ),
     ]
