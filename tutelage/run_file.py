@@ -120,7 +120,7 @@ def validate(kind: type[Kind], raw: dict[str, Any], where: str) -> Kind:
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        problems = [_explain(kind, item) for item in error.errors()]
+        problems = list(dict.fromkeys(_explain(kind, item) for item in error.errors()))
     raise ConfigError(f"{where}: " + "; ".join(problems), fix="mend the keys named above; see docs/run-file.md")
 
 
@@ -136,7 +136,10 @@ def _set(raw: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _explain(kind: type[BaseModel], item: Any) -> str:
     is_scorer = kind is TrainingConfig and item["loc"][:1] == ("scorer",)  # people write it as [teacher]
-    path = ".".join(str(part) for part in (("teacher", *item["loc"][1:]) if is_scorer else item["loc"]))
+    named = [
+        part for part in item["loc"] if not str(part).startswith("constrained-")
+    ]  # of several types that a key may have
+    path = ".".join(str(part) for part in (("teacher", *named[1:]) if is_scorer else named))
     if item["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(item["loc"][-1]), _known_keys(kind, item["loc"][:-1]), n=1, cutoff=0.5)
         return f"unknown key {path}" + (f" (did you mean {near[0]}?)" if near else "")

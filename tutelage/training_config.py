@@ -127,7 +127,7 @@ class LearnerTable(Table):
     heads: Count | None = None
     trim_vocabulary: bool = False
     lora: LoraTable | None = None
-    template: str | None = None  # chat template (Jinja); default: the base's own
+    template: str | None = Field(default=None, min_length=1)  # chat template (Jinja); default: the base's own
     accepted_risk: AcceptedRiskTable | None = None
 
     @model_validator(mode="after")
@@ -169,12 +169,16 @@ SignalName = Literal[
 ]
 
 
-# The catalogue's (`losses.catalogue`), here without torch, so that a misspelt one is told at once.
-LOSSES = (
-    "forward-kl", "reverse-kl", "jsd", "skew-kl", "skew-reverse-kl", "distillm-2", "adaptive-kl", "entropy-aware-kl", "taid",
-    "total-variation", "top-k-forward-kl", "top-k-reverse-kl", "sparse-forward-kl", "cross-entropy", "sampled-reverse-kl",
-    "alm", "uld", "gold", "dpo",
-)  # fmt: skip
+_DENSE, _SPARSE, _TOP_K = ("dense", "hidden"), ("threshold", "random"), ("top-k",)
+# Losses of the catalogue (`losses.catalogue`) and the signals that each learns from, the usual one first: here without torch, so
+# that what is misspelt or does not fit is told at once.
+LOSSES: dict[str, tuple[str, ...]] = {
+    "forward-kl": _DENSE, "reverse-kl": _DENSE, "jsd": _DENSE, "skew-kl": _DENSE, "skew-reverse-kl": _DENSE,
+    "distillm-2": _DENSE, "adaptive-kl": _DENSE, "entropy-aware-kl": _DENSE, "taid": _DENSE, "total-variation": _DENSE,
+    "top-k-forward-kl": _TOP_K, "top-k-reverse-kl": _TOP_K, "sparse-forward-kl": _SPARSE, "cross-entropy": ("text",),
+    "sampled-reverse-kl": ("sampled",), "alm": ("chunks", "recorded"), "uld": ("ranks",), "gold": ("matched",),
+    "dpo": ("pairs",),
+}  # fmt: skip
 
 
 class MethodTable(Table):
@@ -218,6 +222,13 @@ class MethodTable(Table):
             near = difflib.get_close_matches(self.loss, LOSSES, n=1)
             meant = f" (did you mean {near[0]}?)" if near else ""
             raise ValueError(f"there is no loss {self.loss!r}{meant}; choose one of {', '.join(LOSSES)}")
+        fitting = LOSSES[self.loss]
+        if self.signal is not None and self.signal not in fitting:
+            others = ", ".join(loss for loss, signals in LOSSES.items() if self.signal in signals)
+            raise ValueError(
+                f"{self.loss} does not learn from signal = {self.signal!r}: use {' or '.join(map(repr, fitting))}, or leave it "
+                f"out; from {self.signal!r} learn {others}"
+            )
         if self.engine_url is not None:
             require_plain_url(self.engine_url)
         if (self.engine in ("vllm", "sglang")) != (self.engine_url is not None and self.engine_folder is not None):
@@ -257,17 +268,8 @@ class MethodTable(Table):
     def parameters(self) -> dict[str, float]:
         """Those of the loss that are given."""
         names = (
-            "beta",
-            "alpha",
-            "head",
-            "threshold_nats",
-            "t",
-            "least_tail",
-            "baseline",
-            "ratio_low",
-            "ratio_high",
-            "tau",
-        )
+            "beta", "alpha", "head", "threshold_nats", "t", "least_tail", "baseline", "ratio_low", "ratio_high", "tau"
+        )  # fmt: skip
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

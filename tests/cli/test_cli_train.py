@@ -40,7 +40,7 @@ def test_it_prints_what_came_of_it_and_the_folder_verifies(
     out = tmp_path / "out"
     assert tutelage("train", run_file, "--out", out, "--track", "trackio", "--set", "train.steps=2") == 0
     said = capsys.readouterr()
-    assert "2 on 16 conversations" in said.out and "as soft-target" in said.out and " -> " in said.out
+    assert " of 16 conversations" in said.out and "as soft-target" in said.out and " -> " in said.out
     assert "terms: " in said.err and "before training" in said.err
     import trackio  # pyrefly: ignore
 
@@ -124,3 +124,48 @@ def test_a_signal_between_steps_lets_the_step_end(
     monkeypatch.setattr(loop, "take", interrupted)
     assert tutelage("train", run_file, "--out", tmp_path / "out", "--set", "train.steps=2") == 130
     assert taken == ["whole"] and "what was done so far is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["config.json", "README.md", "data"])
+def test_nothing_is_written_into_a_folder_of_other_things(
+    run_file: Path, tmp_path: Path, capsys: Any, name: str
+) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / name).write_text("mine")
+    assert tutelage("train", run_file, "--out", mine) == 2
+    assert f"is no run's, and holds {name}" in capsys.readouterr().err
+    assert [path.name for path in mine.iterdir()] == [name] and (mine / name).read_text() == "mine"
+
+
+def test_a_run_is_not_taken_over_by_one_of_another_name(run_file: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    assert tutelage("train", run_file, "--out", out, "--set", "train.steps=2", "--quiet") == 0
+    before = (out / "config.json").read_bytes()
+    assert tutelage("train", run_file, "--out", out, "--set", "run.name=other") == 2
+    assert "is the record of 'talks', and run.name is 'other' now" in capsys.readouterr().err
+    assert (out / "config.json").read_bytes() == before
+
+
+def test_weights_that_end_too_early_are_told_of(run_file: Path, tmp_path: Path, capsys: Any) -> None:
+    weights = tmp_path / "teacher" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert tutelage("train", run_file, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert "cannot be loaded" in said and str(tmp_path / "teacher") in said and "Traceback" not in said
+
+
+def test_what_was_learnt_from_is_counted_apart_from_what_there_is(run_file: Path, tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    assert tutelage("train", run_file, "--out", out, "--set", "train.steps=1", "--set", "train.batch_size=4") == 0
+    assert "1 on 4 of 16 conversations" in capsys.readouterr().out
+    assert "on 4 of 16 conversations" in (out / "student" / "README.md").read_text().replace("1 steps ", "")
+
+
+def test_answers_that_were_cut_are_not_set_aside_to_judge_by(run_file: Path, tmp_path: Path, capsys: Any) -> None:
+    path = tmp_path / "talks.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = [row | ({"finish_reason": "length"} if at > 4 else {}) for at, row in enumerate(rows)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tutelage("train", run_file, "--out", tmp_path / "out", "--set", "data.validation=2") == 0
+    assert "3 conversations with" in (said := capsys.readouterr().err) and "2 to judge by" in said

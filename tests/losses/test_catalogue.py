@@ -11,11 +11,16 @@ from tutelage.errors import ConfigError, SignalError
 from tutelage.losses.catalogue import make, names
 from tutelage.losses.divergence import jsd
 from tutelage.signals import Head, Hidden, Text
+from tutelage.train.preflight import REVEALS
 from tutelage.training_config import LOSSES
 
 
 def test_all_are_there_and_say_their_parameters() -> None:
-    assert names() == LOSSES
+    assert names() == tuple(LOSSES)
+    by_loss = {
+        loss: tuple(signal for signal, reveals in REVEALS.items() if reveals is make(loss).takes) for loss in names()
+    }
+    assert by_loss == LOSSES
     assert make("jsd").name == "jsd(beta=0.5)"
     assert make("forward-kl").name == "forward-kl"
     logits, signal = draw_logits(1), draw_dense(1)

@@ -60,7 +60,7 @@ def collect(
     from tutelage.errors import ConfigError
     from tutelage.ledger.keys import default_signer
     from tutelage.pipeline.collecting import collect as ask
-    from tutelage.pipeline.run import Run
+    from tutelage.pipeline.run import Run, own_folder
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.run_file import applied, load_collect_config, validate
 
@@ -75,7 +75,7 @@ def collect(
         raise ConfigError(f"{source}: whom to ask?", fix="add --teacher URL --model NAME, or give a run file (.toml)")
     else:
         config = validate(CollectConfig, applied(_questions_alone(source), overrides), "the command line")
-    folder = out or Path("runs") / config.run.name
+    folder = own_folder(out or Path("runs") / config.run.name)
     progress = Quiet() if quiet else Lines()
     with (
         stop_on_signals(progress) as stop,

@@ -40,14 +40,14 @@ def compare_teachers(
     from tutelage.cli.overrides import parse_overrides
     from tutelage.ledger.keys import default_signer
     from tutelage.pipeline.comparing import compare
-    from tutelage.pipeline.run import Run
+    from tutelage.pipeline.run import Run, own_folder
     from tutelage.pipeline.supervision import Probing
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.run_file import load_compare_config
 
     said = {} if max_cost is None else {"budget.max_cost_usd": max_cost}
     config = load_compare_config(run_file, {**said, **parse_overrides(set_)})
-    folder = out or Path("runs") / config.run.name
+    folder = own_folder(out or Path("runs") / config.run.name)
     probing = Probing.FREE if probe is None else Probing.ALWAYS if probe else Probing.NEVER
     progress = Quiet() if quiet else Lines()
     with stop_on_signals(progress) as stop, Run(folder, progress, stop, default_signer()) as under_way:

@@ -39,13 +39,13 @@ def prove(
     from tutelage.ledger.keys import default_signer
     from tutelage.pipeline.proof_opening import look
     from tutelage.pipeline.proving import prove as work
-    from tutelage.pipeline.run import Run
+    from tutelage.pipeline.run import Run, own_folder
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.run_file import load_proof_config
 
     config = load_proof_config(run_file, parse_overrides(set_))
     looked = look(config)  # nothing is written of what cannot be proved
-    folder = out or Path("runs") / config.run.name
+    folder = own_folder(out or Path("runs") / config.run.name)
     progress, text = Quiet() if quiet else Lines(), run_file.read_bytes()
     with stop_on_signals(progress) as stop, Run(folder, progress, stop, default_signer()) as under_way:
         under_way.require_kind("prove")

@@ -79,7 +79,7 @@ def _distil(config: "RunConfig", run_file: Path, folder: Path, quiet: bool) -> i
     from tutelage.jsonl import write_whole
     from tutelage.ledger.keys import default_signer
     from tutelage.pipeline.distil import distil
-    from tutelage.pipeline.run import Run
+    from tutelage.pipeline.run import Run, own_folder
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.report.tables import result_table
 
@@ -88,7 +88,7 @@ def _distil(config: "RunConfig", run_file: Path, folder: Path, quiet: bool) -> i
     signer = default_signer()
     if signer is None:
         progress.say("record: not signed, since there is no key; make one with: tutelage key new NAME")
-    with stop_on_signals(progress) as stop, Run(folder, progress, stop, signer) as under_way:
+    with stop_on_signals(progress) as stop, Run(own_folder(folder), progress, stop, signer) as under_way:
         under_way.require_kind("run")
         write_whole(folder / "run.toml", text)
         report = distil(config, under_way)

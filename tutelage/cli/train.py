@@ -43,13 +43,13 @@ def train(
     from tutelage.cli.overrides import parse_overrides
     from tutelage.jsonl import write_whole
     from tutelage.ledger.keys import default_signer
-    from tutelage.pipeline.run import Run
+    from tutelage.pipeline.run import Run, own_folder
     from tutelage.pipeline.training import ready, train_student
     from tutelage.progress import Lines, Quiet, stop_on_signals
     from tutelage.run_file import load_training_config
 
     config = load_training_config(run_file, parse_overrides(set_))
-    folder = out or Path("runs") / config.run.name
+    folder = own_folder(out or Path("runs") / config.run.name)
     progress, text = Quiet() if quiet else Lines(), run_file.read_bytes()
     with stop_on_signals(progress, at_once=True) as stop:
         is_ready = ready(config, track or "")  # before there is a folder
@@ -72,7 +72,7 @@ def describe(found: "Trained", folder: Path) -> str:
     return "\n".join(
         [
             f"student    {folder / 'student'}: {found.parameters:,} parameters of {found.base_parameters:,}",
-            f"steps      {found.steps:,} on {found.examples:,} conversations; the weights of step {found.chosen_step:,} kept",
+            f"steps      {found.steps:,} on {_of(found)} conversations; the weights of step {found.chosen_step:,} kept",
             f"tokens     {tokens}",
             f"judged on  {found.validation_examples:,} conversations that were set aside, nats a token:",
             f"  {found.loss}{unit}  {_change(found.before_objective_unats, found.objective_unats)}",
@@ -84,14 +84,18 @@ def describe(found: "Trained", folder: Path) -> str:
     )
 
 
+def _of(found: "Trained") -> str:
+    return f"{found.taken:,} of {found.examples:,}" if found.taken < found.examples else f"{found.examples:,}"
+
+
 def _sure(ppm: Mapping[str, int]) -> str:
     """How far the student's confidence is to be believed; empty where that was not measured."""
     if not ppm:
         return ""
-    off = f"{ppm['ece_ppm'] / 1e4:.1f} points off how often it is right, on {ppm['positions']:,} tokens"
+    off = f"its probabilities are {ppm['ece_ppm'] / 1e4:.1f} points off how often it is right, on {ppm['positions']:,} tokens"
     if "ece_after_ppm" in ppm:
-        off += f", {ppm['ece_after_ppm'] / 1e4:.1f} at temperature {ppm['temperature_ppm'] / 1e6:.3f}"
-    return f"sure       {off}"
+        off += f"; {ppm['ece_after_ppm'] / 1e4:.1f} with logits divided by {ppm['temperature_ppm'] / 1e6:.3f}"
+    return f"sure       {off} (the card says more)"
 
 
 def _change(before_unats: int, after_unats: int) -> str:

@@ -273,7 +273,9 @@ class Base(NamedTuple):
         assert self.folder is not None
         if not self._files():
             raise ResourceError(
-                f"{self.folder} has no model.safetensors",
+                f"{self.folder} has no model.safetensors"
+                if self.folder.is_dir()
+                else f"there is no folder or file {self.folder}",
                 fix="give a Hugging Face folder of safetensors, or a GGUF file",
             )
         return self.folder

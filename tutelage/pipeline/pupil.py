@@ -138,4 +138,5 @@ def _told(config: TrainingConfig, folder: Path, facts: dict[str, Any]) -> Told:
         prefix=_prefix(facts["signal"], facts["loss"], share),
         sources=json.loads((folder / SOURCES).read_bytes())["rows"],
         facts=facts,
+        adapters="" if config.student.lora is None else f"LoRA of rank {config.student.lora.rank}",
     )

@@ -25,8 +25,8 @@ def rendered(config: TrainingConfig, run: Run, pupil: Reader, sides: Sides) -> R
     """Examples of both sides as the student's template writes them. Raises `DataError` when one side has none."""
     limit = min(config.data.max_tokens, pupil.model.limit)
     parts = [
-        render(talks, pupil.tokenizer, limit, cut=lambda source: source in sides.cut)
-        for talks in (sides.train, sides.validation)
+        render(talks, pupil.tokenizer, limit, cut=lambda source: source in sides.cut, purpose=purpose)
+        for talks, purpose in ((sides.train, "train on"), (sides.validation, "judge by"))
     ]
     dropped: dict[str, int] = {}
     for part in parts:

@@ -228,6 +228,21 @@ class Run:
         return key
 
 
+def own_folder(folder: Path) -> Path:
+    """The folder, where a run may be kept in it: it is not there, empty, or a run's already. Raises `StorageError` for a file and
+    for a folder with anything else in it, which a run would write over."""
+    if folder.exists() and not folder.is_dir():
+        raise StorageError(f"{folder} is a file", fix="choose another --out: a run is a folder")
+    found = sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
+    if found and "store" not in found:
+        shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        raise StorageError(
+            f"{folder.resolve()} is no run's, and holds {shown}",
+            fix="choose another --out: a run is a folder of its own",
+        )
+    return folder
+
+
 def _tell_of_reading(store: Path, progress: Progress) -> None:
     """A large store without its index is read whole: a person must know what takes so long."""
     size = sum(path.stat().st_size for path in store.glob("*.seg"))

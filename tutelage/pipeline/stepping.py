@@ -242,6 +242,7 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
         "steps": steps,
         "chosen_step": best["step"],
         "examples": len(rows.train),
+        "taken": _taken(run.folder / "train"),
         "validation_examples": len(rows.validation),
         "dropped": rows.dropped,
         **{f"before_{name}": value for name, value in before.items()},
@@ -329,6 +330,11 @@ def _told(step: dict[str, Any], role: str) -> dict[str, int]:
         for name, tokens in (count if isinstance(count, dict) else {role: count}).items():
             found[name] = found.get(name, 0) + tokens
     return found
+
+
+def _taken(out: Path) -> int:
+    """Different conversations that the steps were on."""
+    return len({name for step in read_lines(out / "consumed.jsonl") for name in step["examples"]})
 
 
 def _tokens(out: Path) -> dict[str, int]:

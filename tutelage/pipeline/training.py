@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tutelage.canon import canonical, digest_bytes, digest_file
 from tutelage.collect.conversations import Author, read_talks, split
-from tutelage.errors import DataError
+from tutelage.errors import ConfigError, DataError
 from tutelage.jsonl import pretty, write_lines, write_whole
 from tutelage.pipeline.gate import require_permitted
 from tutelage.pipeline.gate_training import TrainingGate, base_in, may_train, teacher_in
@@ -41,6 +41,7 @@ class Trained(NamedTuple):
     steps: int
     chosen_step: int
     examples: int
+    taken: int  # of them, those that the steps came to
     validation_examples: int
     before_objective_unats: int
     objective_unats: int
@@ -64,7 +65,7 @@ class Ready(NamedTuple):
 
 def ready(config: TrainingConfig, track: str = "") -> Ready:
     """What can be judged before a run is opened. Raises `DataError`, `ConfigError`, `SignalError` and `ResourceError`."""
-    data = _require_inputs(config)
+    data = require_inputs(config)
 
     from tutelage.pipeline.teaching_plan import method_of
     from tutelage.train.tracking import tracker
@@ -92,11 +93,11 @@ def train_student(ready: Ready, run: Run) -> Trained:
     trained = train(config, method, run, data, made, before, ready.track)
     told = _sources(config, run, data, trained)
     _ship(config, gate, run, made, trained, told)
-    facts: dict[str, Any] = {"calibration": {}, **made.facts, **trained.facts}
+    facts: dict[str, Any] = {"calibration": {}, "taken": trained.facts["examples"], **made.facts, **trained.facts}
     return Trained(*(facts[name] for name in Trained._fields))
 
 
-def _require_inputs(config: TrainingConfig) -> str:
+def require_inputs(config: TrainingConfig) -> str:
     """The digest of the data. Raises `DataError`, `ConfigError` and `ResourceError` for what the run file names and is not there,
     before the licence of anything is judged; nothing is fetched."""
     table = config.data
@@ -112,6 +113,13 @@ def _require_inputs(config: TrainingConfig) -> str:
 def _open(config: TrainingConfig, run: Run) -> None:
     """The resolved configuration into the log. A record does not tell where things lie on somebody's disk, nor a teacher's own
     prompt: its digest stands there."""
+    run.require_kind("train")
+    names = [entry.facts["name"] for entry in run.log.statements() if entry.kind == "opened" and "name" in entry.facts]
+    if names and names[-1] != config.run.name:
+        raise ConfigError(
+            f"{run.folder} is the record of {names[-1]!r}, and run.name is {config.run.name!r} now",
+            fix="choose another --out, or give the name that it has",
+        )
     resolved = config.resolved()
     for table, key in (("data", "path"), ("data", "collected"), ("student", "path"), ("method", "engine_folder")):
         if resolved[table] and resolved[table][key]:
@@ -145,7 +153,8 @@ def _check(config: TrainingConfig, run: Run) -> TrainingGate:
     done = run.stage("terms", 1, settings, inputs, (name,), work)
     for warning in done.facts["warnings"]:
         run.progress.say(f"terms: warning: {warning}")
-    run.progress.say(f"terms: {together.status} for {config.run.purpose}")
+    asks = " (what it asks: TERMS.md in the student's folder, or tutelage terms check)" if gate.gate.conditions else ""
+    run.progress.say(f"terms: {together.status} for {config.run.purpose}{asks}")
     return gate
 
 
@@ -162,8 +171,11 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
         else:
             found, asked_by = answers_in(path, table)
         authors = [*found.authors, *([asked_by] if asked_by else ())]
-        parts = split(found.talks, table.validation, config.run.seed)
-        aside = set(parts.validation)
+        whole = [at for at, talk in enumerate(found.talks) if not talk.cut] or list(range(len(found.talks)))
+        parts = split([found.talks[at] for at in whole], table.validation, config.run.seed)
+        aside = {
+            whole[at] for at in parts.validation
+        }  # cut answers are not learnt, so there is nothing to judge by in them
         rows = [
             {
                 "id": talk.id,
@@ -186,7 +198,7 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
             run.progress.say(f"data: {_with_rationales(rows):,} of {len(rows):,} conversations come with a rationale")
         if found.repeated:
             run.progress.say(f"data: {found.repeated} conversations repeat an earlier one and are taken once")
-        counts = {"train": len(parts.train), "validation": len(parts.validation), "groups": parts.groups}
+        counts = {"train": len(rows) - len(aside), "validation": len(aside), "groups": parts.groups}
         return {**counts, "repeated": found.repeated, "bad_rows": [row.line for row in found.bad]}
 
     left_out = {"path", "collected", "accepted_risk", "max_tokens", "route", "teacher", "rationale", "rationale_marker"}

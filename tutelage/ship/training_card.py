@@ -3,7 +3,6 @@
 Metadata keys are those of the Hugging Face Hub (hub-docs, modelcard.md), as in `ship.card`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import yaml
 
 from tutelage.ship.card import Front, licence_front
 from tutelage.ship.words import UNKNOWN, code, plain, table
+from tutelage.stats.interval import two_sided_z, wilson_limits
 
 
 class Told(NamedTuple):
@@ -27,9 +27,10 @@ class Told(NamedTuple):
     prefix: str
     sources: Sequence[Mapping[str, Any]]
     facts: Mapping[str, Any]
+    adapters: str = ""
 
 
-FEW_TOKENS = 1000  # below: the standard error of a share may be over 1.5 points
+FEW_TOKENS = 1000  # below: a share may be three points off
 
 
 def training_card(told: Told, displays: Sequence[str]) -> str:
@@ -44,7 +45,8 @@ def training_card(told: Told, displays: Sequence[str]) -> str:
         f"Made for the purpose {code(told.purpose)}.",
         "## How it was trained",
         f"{code(told.loss)} on {told.prefix}, signal {code(told.signal)}; {facts['steps']:,} steps on "
-        f"{facts['examples']:,} conversations, the weights of step {facts['chosen_step']:,} kept.",
+        f"{_of(facts)} conversations, the weights of step {facts['chosen_step']:,} kept."
+        + (f" Only adapters were trained ({told.adapters}), and added to the weights." if told.adapters else ""),
         f"## How near it came, in nats a token of {facts['validation_examples']:,} conversations set aside",
         table(("", "before", "after"), [_row("objective", facts), _row("text", facts)]),
         "The weights were chosen by these figures, so they flatter a little.",
@@ -57,6 +59,11 @@ def training_card(told: Told, displays: Sequence[str]) -> str:
     return f"---\n{front}---\n\n" + "\n\n".join(body) + "\n"
 
 
+def _of(facts: Mapping[str, Any]) -> str:
+    taken, every = facts.get("taken", facts["examples"]), facts["examples"]
+    return f"{taken:,} of {every:,}" if taken < every else f"{every:,}"
+
+
 def _sure(ppm: Mapping[str, int]) -> list[str]:
     """How far its confidence is to be believed, and at which temperature."""
     if not ppm:
@@ -66,9 +73,10 @@ def _sure(ppm: Mapping[str, int]) -> list[str]:
         f"and its probability is {ppm['ece_ppm'] / 1e4:.1f} points off that (expected calibration error, 10 bins)."
     )
     if ppm["positions"] < FEW_TOKENS:
-        right = ppm["right_ppm"] / 1e6
-        points = 100 * math.sqrt(right * (1 - right) / ppm["positions"])
-        off += f" So few tokens say little: the share alone has a standard error of {points:.1f} points."
+        low, high = wilson_limits(ppm["right_ppm"] / 1e6, ppm["positions"], two_sided_z(0.95))
+        off += (
+            f" So few tokens say little: the share alone may be {100 * low:.1f} to {100 * high:.1f} % (Wilson, 95 %)."
+        )
     if "temperature_ppm" not in ppm:
         return ["## How sure it is", off]
     mended = (

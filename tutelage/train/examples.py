@@ -42,7 +42,7 @@ TOO_LONG = "longer than the limit"
 CUT = "cut off before its end (finish reason length)"
 EMPTY = "no answer"
 MENDED = {
-    TOO_LONG: "raise the limit of {} tokens (data.max_tokens, as far as the student's context goes)",
+    TOO_LONG: "raise the limit of {} tokens (data.max_tokens, as far as the student's context goes): the shortest has {}",
     CUT: "collect those answers again with a higher max_tokens",
     EMPTY: "bring conversations that end with an answer",
 }
@@ -50,9 +50,9 @@ MENDED = {
 
 def render(
     conversations: Sequence[tuple[str, Sequence[Mapping[str, Any]]]], tokenizer: Any, limit_tokens: int, *,
-    last_turn_only: bool = True, cut: Callable[[str], bool] = lambda source: False,
+    last_turn_only: bool = True, cut: Callable[[str], bool] = lambda source: False, purpose: str = "train on",
 ) -> Rendered:  # fmt: skip
-    """Examples of (source, messages); `cut(source)` says that an answer was cut at its token limit.
+    """Examples of (source, messages) to `purpose`; `cut(source)` says that an answer was cut at its token limit.
 
     Left out and counted, never shortened: conversations longer than `limit_tokens` (an answer cut off teaches to stop in mid
     sentence), cut answers, and those without an answer. Raises `ConfigError` for a template that ends no turn, leaves a message
@@ -60,7 +60,7 @@ def render(
     when nothing is left.
     """
     ends = end_of_turn_ids(tokenizer)
-    found, dropped = list[Example](), Counter[str]()
+    found, dropped, longer = list[Example](), Counter[str](), list[int]()
     for source, messages in conversations:
         turns = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
         if not turns or not str(messages[turns[-1]].get("content") or "").strip():
@@ -72,13 +72,15 @@ def render(
             example = _example(source, list(messages[: turns[-1] + 1]), chosen, tokenizer, ends)
             if len(example.ids) > limit_tokens:
                 dropped[TOO_LONG] += 1
+                longer.append(len(example.ids))
             else:
                 found.append(example)
     if not found:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common()) or "there were none"
         raise DataError(
-            f"no conversation is left to train on: {reasons}",
-            fix=" and ".join(MENDED[reason].format(limit_tokens) for reason in dropped) or "give some",
+            f"no conversation is left to {purpose}: {reasons}",
+            fix=" and ".join(MENDED[reason].format(limit_tokens, min(longer, default=0)) for reason in dropped)
+            or "give some",
         )
     return Rendered(tuple(found), dict(dropped))
 
@@ -94,7 +96,7 @@ def _written(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, asked: bo
         roles = ", ".join(str(message["role"]) for message in messages)
         raise ConfigError(
             f"the chat template fails on messages of {roles}: {error}",
-            fix="bring messages in the roles that it knows (data.system adds one), or give student.template",
+            fix="mend the template (student.template), or bring messages in the roles that it knows (data.system adds one)",
         ) from error
 
 
@@ -114,7 +116,7 @@ def end_of_turn_ids(tokenizer: Any) -> frozenset[int]:
     if after is None:
         raise ConfigError(
             "the student's chat template puts no end token after an answer: it would never learn to stop",
-            fix="let the template write the end token after each assistant message, or give student.template",
+            fix=f"let the template (student.template) write {tokenizer.eos_token or 'the end token'} after each answer",
         )
     return frozenset({int(after)})
 

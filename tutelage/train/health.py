@@ -102,7 +102,7 @@ def health(
             words = f"entropy fell to {entropy_nats:.3g} nats a token, at the start {start.entropy_nats:.3g}"
             found.append(Finding("entropy_collapse", entropy_nats, least, words))
     if cut > limits.cut_share:
-        words = f"{cut:.0%} of the answers were cut before they ended"
+        words = f"{cut:.0%} of the answers were cut before they ended: with a higher method.max_new_tokens they might"
         found.append(Finding("truncation", cut, limits.cut_share, words))
     if repeated > limits.repeated_share:
         words = f"{repeated:.0%} of an answer's runs of {limits.gram_tokens} tokens repeat earlier ones"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from tutelage.errors import ConfigError, ResourceError
 from tutelage.jsonl import writing
 from tutelage.models.gguf import no_collection
@@ -107,7 +109,7 @@ def _load_base(source: Path) -> tuple[Any, Any]:
             base = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, **chosen
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ResourceError(
             f"{source} cannot be loaded: {error}",
             fix="give a GGUF file, or a Hugging Face folder with tokenizer and safetensors",
