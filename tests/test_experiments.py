@@ -17,12 +17,19 @@ from tutelage.train.offpolicy import DataSource
 HALF = "after supervised training it works: the reverse KL falls by half"
 SHARED = "the shared of the 16 likeliest rise to more than 0.95 of the mass"
 GAIN = "at least 0.9 of what a teacher with the student's tokenizer gains over the text"
+CHEAPER = "pairs are no worse than GAD at a tenth of its cost or less"
+STAY = "and the facts stay: 90 % of them at least"
+BOTH_STAY = "with the facts' rows beside it, taught by the student that knows them, both stay: 90 % at least"
 UNMET = (
     {("E10", 1, SHARED), ("E10", 2, HALF)}
     | {("E4", seed, "rises with λ from a quarter on") for seed in (0, 1, 2)}
     | {("E11", seed, GAIN) for seed in (0, 1, 2)}
     | {("E7", seed, "the order is DistiLLM-2, DistiLLM, GKD, SeqKD, KD") for seed in (0, 1, 2)}
     | {("E8", seed, "forward KL's student does") for seed in (0, 1, 2)}
+    | {("E12", seed, "learning discriminator: they do not grow by half") for seed in (0, 1, 2)}
+    | {("E12", seed, CHEAPER) for seed in (0, 2)}
+    | {("E12", 2, "pairs are no worse than more text, by how likely the teacher finds the answers")}
+    | {("E22", seed, name) for seed in (0, 1, 2) for name in (STAY, BOTH_STAY)}
 )
 
 
