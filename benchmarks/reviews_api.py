@@ -2,15 +2,18 @@
 
 Teacher: Gemma 3 270M through its endpoint, asked once by the recipe film_reviews_gemma (size standard) into `--run`, unless
 that lies there. Student: six layers of SmolLM2-135M-Instruct, of another tokenizer. From the same answers, with equally many
-steps of equally many questions:
+steps:
 - `text`: cross-entropy on the label that the teacher wrote, which is all that an API without log-probabilities shows;
 - `labels`: on the label after the decision rule that log-probabilities allow (each label its declared share);
 - `top_20`: the unbiased truncated forward KL on its candidates for that token (their tail kept), after the same rule;
 - `alm`: cross-entropy on the written label and approximate likelihood matching of its recorded log-probability;
-`_half` and `_quarter` with that share of the questions. Accuracy is against people's ratings of held-out sentences: as the
-student answers, and `balanced`, with its own threshold at the median over the questions it learnt from, which needs no gold.
-Differences are paired by sentence, seeds averaged, with the BCa bootstrap's 95 % interval. What is done lies in `--work` and is
-not done again. The last line printed is the result.
+`_half` and `_quarter` with that share of the questions, which are those that the recipe selected: answers that give no label much
+probability are dropped there. `text` and `alm` leave out the few without a label in words.
+
+Accuracy is against people's ratings of held-out sentences: as the student answers, and `balanced`, with its own threshold at the
+median over the questions it learnt from: no gold, but the knowledge that half of them are good. Differences are paired by
+sentence, seeds averaged, with the BCa bootstrap's 95 % interval over sentences. What is done lies in `--work` by arm and seed and
+is not done again: another run needs another folder. The last line printed is the result.
 """
 
 import argparse
@@ -186,7 +189,7 @@ class Recipe:
 
 def asked(run: Path) -> None:
     """The recipe's run, where it is not there: teacher, prompts, selection and the student before training."""
-    if not (run / "curate" / "decision.json").exists():
+    if not ((run / "curate" / "decision.json").exists() and (run / BEFORE).exists()):
         command = ["run", str(RECIPE), "--size", "standard", "--out", str(run), "--set", "controls.plain=false"]
         subprocess.run([sys.executable, "-m", "tutelage", *command], check=True)
 

@@ -27,7 +27,8 @@ class Progress(Protocol):
 
 class Stop:
     """Set by the first Ctrl-C (or SIGTERM); stages look at it between questions and between steps. `at_once`: outside
-    `heeded` nobody looks for a while (imports, loading weights), and nothing is lost by an end there."""
+    `heeded` nobody looks for a while (imports, loading weights, looks before the first step), and no step, answer or signal
+    is lost by an end there."""
 
     def __init__(self, *, at_once: bool = False) -> None:
         self._event = threading.Event()

@@ -141,7 +141,7 @@ class Teachings:
         return Part(make("uld"), Ranked(p_NV.sort(-1, descending=True).values, there_N), ULD_WEIGHT)
 
     def _gold(self, passage: Passage) -> Part:
-        """Words of one letter are spelled alike."""
+        """Words of one letter are spelled alike. It has ULD's weight: none was looked for."""
         p_NV, there_N = self._at_words(passage)
         alike = [word for word, code in enumerate(CODES) if len(code) == 1]
         overlap = Overlap(torch.tensor([CODES[word][0] for word in alike]), len(alike) / len(CODES))

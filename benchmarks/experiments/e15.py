@@ -1,4 +1,4 @@
-"""E15: a student cut narrower ends nearer its teacher than one cut shallower, and both far nearer than one drawn at random.
+"""E15: a student cut narrower ends nearer its teacher than one cut shallower, and both nearer than one drawn at random.
 
 Muralidharan et al. 2024 (Minitron, arXiv 2407.14679, best practices 3 to 5): at equal size width beats depth after distillation,
 and a network drawn at random needs many times the tokens. A teacher of four layers learns a language whose distribution is known;
@@ -91,7 +91,7 @@ def judge(found: dict[str, Any]) -> list[Criterion]:
     return [
         Criterion(
             "after long training width is nearer the teacher than depth",
-            long["width"] < long["depth"],
+            long["width"] < long["depth"] and found["width"]["products"] == found["depth"]["products"],
             f"{long['width']:.4f} and {long['depth']:.4f} nats after {MORE} times the tokens, {once['width']:.4f} and "
             f"{once['depth']:.4f} before; {found['width']['products']:,} products a token in the layers of either",
         ),

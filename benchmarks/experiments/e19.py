@@ -1,5 +1,5 @@
 """E19: a student with a shorter memory than its teacher, left to its own answers, repeats itself until it is cut; with the data's
-text in nine steps of ten it does not, and the guards tell it early.
+text in nine steps of ten it does not, after half as much of its own text.
 
 Stable-OPD (arXiv 2604.08527): on-policy, answers grow until they are cut, since repeated text is cheap in reverse KL, and a
 mixture with the data's text prevents it. The teacher here goes on repeating one token once it stands twice, and hardly ever
@@ -26,11 +26,12 @@ ENDS, COMES, SECOND, STAYS = 0.1, 0.05, 0.1, 0.99  # after a token: the end; AGA
 LONGEST, SHORT = 128, 48
 BATCH = 16
 RATE = 1e-2
-SHARE = 0.1  # of the steps on the student's own text, where the data's is mixed in
+LONGER, SHARE = 5, 0.1  # of the steps on the student's own text, where the data's is mixed in
 
 
 class Size(NamedTuple):
-    """Texts; steps of the start and on the student's own text; answers that are judged."""
+    """Texts; steps of the start and on the student's own text alone (`LONGER` times as many with the data's); answers that are
+    judged."""
 
     texts: int
     start: int
@@ -88,14 +89,15 @@ def run(seed: int, size: str) -> dict[str, Any]:
         "start": measured(start, own.judged, seed),
     }
     for name, share in (("alone", 1.0), ("mixed", SHARE)):
-        student, settings = copy(start), table(own.own, BATCH, len(texts), RATE)
+        steps = own.own * (1 if share == 1 else LONGER)
+        student, settings = copy(start), table(steps, BATCH, len(texts), RATE)
         roller, teaching = LocalRoller(student.model, ends=frozenset({END})), Taught(teacher, make("reverse-kl"))
         source = Watched(texts, student, roller, teaching, settings, seed, max_new_tokens=LONGEST, student_share=share)
         log = fit(student, source, settings, seed)
         lengths = [entry["rollout/length_tokens"] for entry in log if "rollout/length_tokens" in entry]
-        tripled = next((at for at, length in enumerate(lengths, 1) if length > 3 * sum(lengths[:5]) / 5), None)
+        many = next((entry["step"] for entry in log if entry.get("rollout/cut_share", 0) > 0.1), None)
         found[name] = measured(student, own.judged, seed) | {
-            "lengths": lengths[:: max(1, len(lengths) // 10)], "told": source.told, "tripled_at": tripled
+            "own_steps": len(lengths), "lengths": lengths[:: max(1, len(lengths) // 10)], "told": source.told, "cut_at": many
         }  # fmt: skip
     return found
 
@@ -121,7 +123,7 @@ def shape(answers: Sequence[Sequence[int]]) -> dict[str, float]:
 
 def judge(found: dict[str, Any]) -> list[Criterion]:
     usual, start, alone, mixed = (found[name] for name in ("teacher", "start", "alone", "mixed"))
-    told, tripled = alone["told"].get("length_inflation"), alone["tripled_at"]
+    told, many = alone["told"].get("length_inflation"), alone["cut_at"]
     return [
         Criterion(
             "on its own text alone its answers grow to more than twice the teacher's, and a tenth are cut",
@@ -132,12 +134,13 @@ def judge(found: dict[str, Any]) -> list[Criterion]:
         Criterion(
             f"with the data's text in {1 - SHARE:.0%} of the steps they stay within half more than the teacher's",
             mixed["length"] < 1.5 * usual["length"] and mixed["cut"] < 0.1,
-            f"{start['length']:.1f} → {mixed['length']:.1f} tokens, {mixed['cut']:.1%} cut",
+            f"{start['length']:.1f} → {mixed['length']:.1f} tokens, {mixed['cut']:.1%} cut, after {mixed['own_steps']} steps on "
+            f"its own text; alone {alone['own_steps']}",
         ),
         Criterion(
-            "the guard tells of their length before they are three times as long",
-            told is not None and tripled is not None and told <= tripled,
-            f"told in step {told}, three times as long in step {tripled}; all that was told: {alone['told']}",
+            "the guard tells of their length before a tenth of a step's answers is cut",
+            told is not None and many is not None and told < many,
+            f"told in step {told}, a tenth cut in step {many}; all that was told: {alone['told']}",
         ),
         Criterion(
             "of cut and repeated answers it tells there alone",

@@ -23,6 +23,7 @@ from tutelage.train.chunks import (
 from tutelage.train.crossing import LONG, OTHER, SPECIAL, Crossing
 from tutelage.train.examples import Example, end_of_turn_ids, render
 from tutelage.train.offpolicy import batch_of, passage_of
+from tutelage.train.vocabulary import token_ids_by_bytes
 
 BYTES, BPE = byte_tokenizer(), small_bpe()
 TALKS = [
@@ -185,22 +186,31 @@ def test_ranks_are_the_teachers_distribution_where_both_have_read_the_same() -> 
     )
 
 
-def test_what_both_spell_alike_is_apart_from_what_has_only_a_rank() -> None:
-    teacher = model(BPE, 1)
-    ours, theirs = ([TokenBytes(one)[at] for at in range(len(one.get_vocab()))] for one in (BYTES, BPE))
-    taught = MatchTeacher(teacher, make("gold"), crossing(), ours, theirs)
+@pytest.mark.parametrize("theirs", [BPE, metaspace()], ids=["bpe", "byte fallback"])
+def test_what_both_spell_alike_is_apart_from_what_has_only_a_rank(theirs: Any) -> None:
+    """A byte token of a vocabulary with byte fallback is no letter: the token that writes the letter is matched."""
+    teacher, spelled = model(theirs, 1), TokenBytes(theirs)
+    ids_of = token_ids_by_bytes(theirs)
+    crossed = crossing(teacher=theirs)
+    taught = MatchTeacher(teacher, make("gold"), crossed, token_ids_by_bytes(BYTES), ids_of, len(theirs.get_vocab()))
     (part,) = taught.parts(passage_of(examples()))
-    one, signal = crossing()(examples()[0]), part.signal
+    one, signal = crossed(examples()[0]), part.signal
     with torch.no_grad():
         p_TV = teacher.model(input_ids=torch.tensor([one.ids])).logits[0].softmax(-1)
     at = one.chunks[2]
     p_V = p_TV[one.first - 1 + at.right_start]
     ids = signal.overlap.ids_M.tolist()
-    assert len(set(ids)) == len(ids) == len({*ours} & {*theirs} - {b""})
-    assert signal.overlap.share == pytest.approx(len(ids) / len(theirs))
-    expected = torch.stack([p_V[theirs.index(ours[token])] for token in ids])
-    torch.testing.assert_close(signal.p_NM[at.left_start], expected, rtol=1e-4, atol=1e-6)
+    assert ids and len(set(ids)) == len(ids)
+    assert signal.overlap.share == pytest.approx(len(ids) / len(theirs.get_vocab()))
+    own = TokenBytes(BYTES)
+    for place, token in enumerate(ids):
+        other = ids_of[own[token]]
+        assert spelled[other] == own[token]
+        assert signal.p_NM[at.left_start, place].item() == pytest.approx(p_V[other].item(), rel=1e-3, abs=1e-6)
+    written = {spelled[token]: token for token in one.ids[one.first :]}
+    letters = {own[token]: ids_of[own[token]] for token in ids if own[token].isalpha() and own[token] in written}
+    assert letters and all(token == written[letter] for letter, token in letters.items())
     both = signal.p_NM.sum(-1) + signal.rest_NK.sum(-1)
     torch.testing.assert_close(both[signal.there_N], torch.ones(int(signal.there_N.sum())), rtol=1e-4, atol=1e-4)
     with pytest.raises(SignalError, match="none is"):
-        MatchTeacher(teacher, make("gold"), crossing(), [b"no such token"], theirs)
+        MatchTeacher(teacher, make("gold"), crossed, {b"no such token": 1}, ids_of, 9)

@@ -80,7 +80,7 @@ app.command(key)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point. Never returns: exits with the documented code (130 after `KeyboardInterrupt` is cyclopts's own)."""
+    """Entry point. Never returns: exits with the documented code."""
     from cyclopts import CycloptsError
 
     from tutelage.errors import TutelageError
@@ -99,6 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:  # a full disk, a file that may not be read: said by the system, mended by the person
         print(f"error: {error}\n  fix: free disk space or mend permissions, and run again", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:  # while a command is looked up; in one cyclopts does the same
+        code = 130
     sys.exit(code or 0)
 
 

@@ -54,7 +54,7 @@ def train(
     with stop_on_signals(progress, at_once=True) as stop:
         is_ready = ready(config, track or "")  # before there is a folder
         with Run(folder, progress, stop, default_signer()) as under_way:
-            under_way.require_kind("train")
+            under_way.require_kind("train", config.run.name)
             write_whole(folder / "run.toml", text)
             found = train_student(is_ready, under_way)
     if json:

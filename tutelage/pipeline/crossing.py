@@ -21,6 +21,7 @@ from tutelage.train.crossing import LONG, Crossed, Crossing
 from tutelage.train.examples import Example
 from tutelage.train.preflight import TRIED
 from tutelage.train.teaching import Teaching, Together, Words
+from tutelage.train.vocabulary import token_ids_by_bytes
 from tutelage.training_config import TrainingConfig
 
 LEAST_SHARE = 0.5  # of the answers' tokens that must be in chunks
@@ -61,7 +62,8 @@ def teaching_across(course: Course, method: Method, pupil: Reader, teacher: Read
     if method.signal == "ranks":
         main: Teaching = RankTeacher(teacher.model, method.loss, crossing, teacher.tokens)
     elif method.signal == "matched":
-        main = MatchTeacher(teacher.model, method.loss, crossing, pupil.spelled, teacher.spelled)
+        ours, theirs = (token_ids_by_bytes(one.tokenizer) for one in (pupil, teacher))
+        main = MatchTeacher(teacher.model, method.loss, crossing, ours, theirs, teacher.tokens)
     else:
         main = ChunkTeacher(teacher.model, method.loss, crossing, teacher.tokens, weight=_tau(course.config))
     return Together([main, Words(make("cross-entropy"), table.text_weight)]) if table.text_weight else main

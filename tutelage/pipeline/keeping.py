@@ -81,21 +81,24 @@ def write_kept(
     """Writes and scores all answers, in blocks that are kept in `scratch` as they are made. Raises what writing and scoring
     raise, and `Interrupted`."""
     every = _asked(config, examples)
-    rows, drift = list[dict[str, Any]](), 0.0
+    rows, drift, looked = list[dict[str, Any]](), 0.0, False
     run.progress.begin("the student's own answers, scored", len(every), 0)
     with contextlib.closing(roller_of(config, pupil)) as roller, run.stop.heeded():
         roller.refresh(pupil.model.model)
         for number, at in enumerate(range(0, len(every), BLOCK)):
             file = scratch / f"answers-{number:06}.jsonl"
-            if not file.exists():
+            is_new = not file.exists()
+            if is_new:
                 if run.stop:
                     raise Interrupted
                 write_lines(file, _block(config, every[at : at + BLOCK], pupil, roller, teacher))
-            rows += read_lines(file)
-            if not number:
-                drift = _drift(pupil, examples, rows[:TRIED])
-                if drift > Limits().drift_nats:
-                    run.progress.say(f"warning: {drift_in_words(drift)}")
+            block = list(read_lines(file))
+            rows += block
+            if not number or (is_new and not looked):  # each start may find another engine
+                looked, found = looked or is_new, _drift(pupil, examples, block[:TRIED])
+                if found > max(drift, Limits().drift_nats):
+                    run.progress.say(f"warning: {drift_in_words(found)}")
+                drift = max(drift, found)
             run.progress.advance(len(rows))
     run.progress.end()
     write_lines(run.folder / ANSWERS, rows)

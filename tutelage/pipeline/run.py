@@ -89,16 +89,29 @@ class Run:
         """Scratch space of an unfinished stage; a changed stage gets a fresh one."""
         return self.folder / "work" / f"{name}-{digest.removeprefix('sha256:')[:12]}"
 
-    def require_kind(self, kind: str) -> None:
+    def require_kind(self, kind: str, name: str = "") -> None:
         """To be asked before anything is written over what is there. Raises `ConfigError` when the folder is the record of
-        another command than `kind` ("run", "collect", "compare-teachers", "prove", "train"), or when a training would be
-        put beside answers that are no record's yet."""
+        another command than `kind` ("run", "collect", "compare-teachers", "prove", "train"), when a training would be
+        put beside answers that are no record's yet, or when its data are there under another `name`."""
         found = _kind_of(self.log.statements())
+        if name:
+            self._require_name(name)
         holds = f"is the record of `tutelage {found}`, not of `tutelage {kind}`" if found not in ("", kind) else ""
         if kind == "train" and not found and any((self.folder / "store").glob("*.seg")):
             holds = "holds answers that were captured or imported: a training in it would make them another record's"
         if holds:
             raise ConfigError(f"{self.folder} {holds}", fix="choose another --out, or another run.name")
+
+    def _require_name(self, name: str) -> None:
+        names, has_data = list[str](), False
+        for entry in self.log.statements():
+            names += [entry.facts["name"]] if entry.kind == "opened" and "name" in entry.facts else []
+            has_data = has_data or (entry.kind, entry.stage) == ("statement", "data")
+        if has_data and names[-1:] != [name]:
+            raise ConfigError(
+                f"{self.folder} is the record of {names[-1]!r}, and run.name is {name!r} now",
+                fix="choose another --out, or give the name that it has",
+            )
 
     def opened(self, facts: Facts, kind: str) -> None:
         """Records the resolved configuration and the claims before anything is asked, unless the last start had the same. Raises
@@ -233,8 +246,10 @@ def own_folder(folder: Path) -> Path:
     for a folder with anything else in it, which a run would write over."""
     if folder.exists() and not folder.is_dir():
         raise StorageError(f"{folder} is a file", fix="choose another --out: a run is a folder")
-    found = sorted(path.name for path in folder.iterdir() if path.name != ".lock") if folder.is_dir() else []
-    if found and "store" not in found:
+    found = sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.is_dir() else []
+    store = folder / "store"
+    is_run = any((store / name).exists() for name in ("run.key", "index.sqlite")) or any(store.glob("*.seg"))
+    if found and not is_run:
         shown = ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         raise StorageError(
             f"{folder.resolve()} is no run's, and holds {shown}",

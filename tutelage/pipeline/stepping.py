@@ -229,12 +229,13 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
     began = time.monotonic()
     try:
         before = _before(config, lesson, pupil.model, scratch)
-        best = _steps(config, run, lesson, pupil.model, scratch, track)
-        autocast = precision(config.train.precision, pupil.model.device.type)
-        sure = calibrate(pupil.model, rows.validation, autocast, judging)
+        with run.stop.heeded():  # what the steps came to is written before anything ends
+            best = _steps(config, run, lesson, pupil.model, scratch, track)
+            autocast = precision(config.train.precision, pupil.model.device.type)
+            sure = calibrate(pupil.model, rows.validation, autocast, judging)
+            steps = _write(config, run, pupil.model.model, scratch, [str(role) for role in roles], best["step"])
     finally:
         lesson.close()
-    steps = _write(config, run, pupil.model.model, scratch, [str(role) for role in roles], best["step"])
     return {
         **seen,
         "loss": method.loss.name,
@@ -289,8 +290,7 @@ def _steps(
 
         told = tracked(track, "tutelage", config.run.name, log, run.progress.say) if track else log
         settings = Loop(config.train, config.run.seed, scratch, run.progress, run.stop, told)
-        with run.stop.heeded():
-            return loop(student, Recorded(lesson.source), lesson.judge, settings)
+        return loop(student, Recorded(lesson.source), lesson.judge, settings)
 
 
 def _write(config: TrainingConfig, run: Run, model: Any, scratch: Path, roles: Sequence[str], best_step: int) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tutelage.canon import canonical, digest_bytes, digest_file
 from tutelage.collect.conversations import Author, read_talks, split
-from tutelage.errors import ConfigError, DataError
+from tutelage.errors import DataError
 from tutelage.jsonl import pretty, write_lines, write_whole
 from tutelage.pipeline.gate import require_permitted
 from tutelage.pipeline.gate_training import TrainingGate, base_in, may_train, teacher_in
@@ -65,7 +65,7 @@ class Ready(NamedTuple):
 
 def ready(config: TrainingConfig, track: str = "") -> Ready:
     """What can be judged before a run is opened. Raises `DataError`, `ConfigError`, `SignalError` and `ResourceError`."""
-    data = require_inputs(config)
+    data = _require_inputs(config)
 
     from tutelage.pipeline.teaching_plan import method_of
     from tutelage.train.tracking import tracker
@@ -97,7 +97,7 @@ def train_student(ready: Ready, run: Run) -> Trained:
     return Trained(*(facts[name] for name in Trained._fields))
 
 
-def require_inputs(config: TrainingConfig) -> str:
+def _require_inputs(config: TrainingConfig) -> str:
     """The digest of the data. Raises `DataError`, `ConfigError` and `ResourceError` for what the run file names and is not there,
     before the licence of anything is judged; nothing is fetched."""
     table = config.data
@@ -113,13 +113,7 @@ def require_inputs(config: TrainingConfig) -> str:
 def _open(config: TrainingConfig, run: Run) -> None:
     """The resolved configuration into the log. A record does not tell where things lie on somebody's disk, nor a teacher's own
     prompt: its digest stands there."""
-    run.require_kind("train")
-    names = [entry.facts["name"] for entry in run.log.statements() if entry.kind == "opened" and "name" in entry.facts]
-    if names and names[-1] != config.run.name:
-        raise ConfigError(
-            f"{run.folder} is the record of {names[-1]!r}, and run.name is {config.run.name!r} now",
-            fix="choose another --out, or give the name that it has",
-        )
+    run.require_kind("train", config.run.name)
     resolved = config.resolved()
     for table, key in (("data", "path"), ("data", "collected"), ("student", "path"), ("method", "engine_folder")):
         if resolved[table] and resolved[table][key]:
@@ -213,7 +207,7 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
     if table.path or not is_recorded(path):
         settings["name"] = path.name  # an author's, in these cases
     outputs = (TALKS.as_posix(), AUTHORS.as_posix())
-    done = run.stage("data", 1, settings, {"file": digest}, outputs, work)
+    done = run.stage("data", 2, settings, {"file": digest}, outputs, work)
     facts = done.facts
     run.progress.say(f"data: {facts['train']:,} conversations to train on, {facts['validation']:,} to judge by")
     return done

@@ -169,22 +169,23 @@ class RankTeacher:
 
 
 class MatchTeacher(RankTeacher):
-    """The same for losses on `Matched`. `ours` and `theirs` are the bytes of each token of the student and of the teacher."""
+    """The same for losses on `Matched`. `ours` and `theirs` are the ids of tokens by their bytes (`train.vocabulary`), of the
+    student's tokenizer and of the teacher's, which has `columns` tokens."""
 
     def __init__(
-        self, teacher: Causal, loss: Loss, crossing: Crossing, ours: Sequence[bytes], theirs: Sequence[bytes]
-    ) -> None:
+        self, teacher: Causal, loss: Loss, crossing: Crossing, ours: Mapping[bytes, int], theirs: Mapping[bytes, int],
+        columns: int,
+    ) -> None:  # fmt: skip
         """Raises `SignalError` where no token is spelled alike."""
-        super().__init__(teacher, loss, crossing, len(theirs))
-        known = {data: at for at, data in reversed(list(enumerate(ours))) if data}
-        pairs = {known[data]: at for at, data in reversed(list(enumerate(theirs))) if data in known}
+        super().__init__(teacher, loss, crossing, columns)
+        pairs = {at: theirs[data] for data, at in ours.items() if data and data in theirs}
         if not pairs:
             raise SignalError(
                 f"{loss.name} compares tokens that both spell alike, and of {len(ours):,} and {len(theirs):,} tokens none is",
                 fix='choose loss = "alm"',
             )
         device = next(teacher.model.parameters()).device
-        self._overlap = Overlap(torch.tensor(list(pairs), device=device), len(pairs) / len(theirs))
+        self._overlap = Overlap(torch.tensor(list(pairs), device=device), len(pairs) / columns)
         self._theirs_M = torch.tensor(list(pairs.values()), device=device)
 
     def _signal(self, p_NV: torch.Tensor, there_N: torch.Tensor) -> Signal:
