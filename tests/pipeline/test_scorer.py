@@ -202,7 +202,7 @@ def test_the_budget_holds(run_file: Path, tmp_path: Path, endpoint: Endpoint) ->
         ({"method.loss": "reverse-kl", "teacher.top_logprobs": 1}, "nearest to it: loss = \"sampled-reverse-kl\""),
         ({"method.loss": "alm"}, "nearest to it"),
         ({"method.loss": "cross-entropy", "method.prefix": "data"}, "asks no teacher"),
-        ({"method.signal": "dense"}, "leave signal out"),
+        ({"method.signal": "dense"}, "leave it out"),
     ],
 )  # fmt: skip
 def test_methods_that_scores_cannot_support_are_refused(

@@ -265,7 +265,7 @@ def test_every_method_runs_and_its_record_holds(run_file: Path, tmp_path: Path, 
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "a signal that the loss cannot use": ({"method__signal": "top-k"}, "gives TopK"),
+    "a signal that the loss cannot use": ({"method__signal": "top-k"}, "does not learn from signal = 'top-k'"),
     "captured signals on-policy": (
         {"method__loss": "sparse-forward-kl", "method__prefix": "student"},
         "not known then",
