@@ -170,7 +170,7 @@ def test_answers_that_are_the_preferred_ones_are_left_out_and_all_of_them_refuse
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "on-policy": ({"method__prefix": "student"}, "needs both in every step"),
-    "another signal": ({"method__signal": "text"}, "takes Pairs"),
+    "another signal": ({"method__signal": "text"}, "does not learn from signal = 'text'"),
     "a beta of 0": ({"method__beta": 0.0}, "out of range"),
     "no room for answers": ({"method__max_new_tokens": 120}, "context of 128"),
     "a teacher": ({"teacher": {"path": "x", "licence": "own"}}, "asks no teacher"),
