@@ -94,13 +94,13 @@ class Run:
         another command than `kind` ("run", "collect", "compare-teachers", "prove", "train"), when a training would be
         put beside answers that are no record's yet, or when its data are there under another `name`."""
         found = _kind_of(self.log.statements())
-        if name:
-            self._require_name(name)
         holds = f"is the record of `tutelage {found}`, not of `tutelage {kind}`" if found not in ("", kind) else ""
         if kind == "train" and not found and any((self.folder / "store").glob("*.seg")):
             holds = "holds answers that were captured or imported: a training in it would make them another record's"
         if holds:
             raise ConfigError(f"{self.folder} {holds}", fix="choose another --out, or another run.name")
+        if name:
+            self._require_name(name)
 
     def _require_name(self, name: str) -> None:
         names, has_data = list[str](), False

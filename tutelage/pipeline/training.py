@@ -167,9 +167,8 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
         authors = [*found.authors, *([asked_by] if asked_by else ())]
         whole = [at for at, talk in enumerate(found.talks) if not talk.cut] or list(range(len(found.talks)))
         parts = split([found.talks[at] for at in whole], table.validation, config.run.seed)
-        aside = {
-            whole[at] for at in parts.validation
-        }  # cut answers are not learnt, so there is nothing to judge by in them
+        # Of answers that were cut nothing is learnt, so there is nothing to judge by in them.
+        aside = {whole[at] for at in parts.validation}
         rows = [
             {
                 "id": talk.id,
