@@ -29,9 +29,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from benchmarks.paired import difference
 from tutelage.config import RunConfig
 from tutelage.hardware import describe
 from tutelage.jsonl import write_whole
@@ -44,7 +44,6 @@ from tutelage.pipeline.learning import BEFORE, read_selection
 from tutelage.progress import Quiet, Stop
 from tutelage.prompts import read_prompts
 from tutelage.run_file import load_config
-from tutelage.stats.interval import bootstrap_of_means
 from tutelage.store.store import Store
 from tutelage.tasks import read_label, student_messages
 from tutelage.train.batch import Batch, starts
@@ -203,15 +202,6 @@ def means(found: list[dict[str, Any]]) -> dict[str, Any]:
             "cpu_s": round(statistics.mean(one["cpu_s"] for one in found), 1)}  # fmt: skip
 
 
-def difference(first: list[dict[str, Any]], second: list[dict[str, Any]], name: str) -> dict[str, float]:
-    """Mean of first minus second with its interval, paired by sentence, seeds averaged."""
-    first_N, second_N = (np.mean([one[name] for one in arm], axis=0) for arm in (first, second))
-    pairs_N2 = np.stack([first_N, second_N], 1)
-    apart = bootstrap_of_means(pairs_N2, lambda one, other: one - other, np.random.default_rng(1))
-    values = (float((first_N - second_N).mean()), apart.low, apart.high)
-    return {key: round(value, 4) for key, value in zip(("mean", "low", "high"), values, strict=True)}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--run", type=Path, default=Path("runs/reviews-gemma"))
@@ -233,7 +223,10 @@ def main() -> None:
         "steps": recipe.steps,
         "arms": {arm: means(some) for arm, some in found.items()},
         "minus": {
-            f"{one} - {other}": {name: difference(found[one], found[other], name) for name in ("accuracy", "balanced")}
+            f"{one} - {other}": {
+                name: difference(*([each[name] for each in found[arm]] for arm in (one, other)))
+                for name in ("accuracy", "balanced")
+            }
             for one, other in COMPARED
             if one in found and other in found
         },

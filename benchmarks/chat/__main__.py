@@ -24,12 +24,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import AutoTokenizer
 
 from benchmarks.chat.measure import measure
 from benchmarks.chat.prompts import HELD_OUT, TRAIN, answered, from_file, magpie, prompt_ids
+from benchmarks.paired import difference
 from tutelage.config import TrainTable
 from tutelage.hardware import describe
 from tutelage.jsonl import write_whole
@@ -40,7 +40,6 @@ from tutelage.models.quiet import without_bars
 from tutelage.progress import Quiet, Stop
 from tutelage.records import Role
 from tutelage.resources import SMOLLM2, fetch
-from tutelage.stats.interval import bootstrap_of_means
 from tutelage.train.examples import Example
 from tutelage.train.loop import Loop, Seen, Source, advance
 from tutelage.train.offpolicy import DataSource
@@ -177,16 +176,6 @@ def means(found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def difference(first: list[dict[str, Any]], second: list[dict[str, Any]], name: str) -> dict[str, float]:
-    """Mean of first minus second with its interval, paired by question, seeds averaged."""
-    first_N, second_N = (np.mean([one["measured"][name] for one in arm], axis=0) for arm in (first, second))
-    apart = bootstrap_of_means(
-        np.stack([first_N, second_N], 1), lambda one, other: one - other, np.random.default_rng(1)
-    )
-    values = (float((first_N - second_N).mean()), apart.low, apart.high)
-    return {key: round(value, 4) for key, value in zip(("mean", "low", "high"), values, strict=True)}
-
-
 def _line(found: dict[str, Any]) -> str:
     figures = ", ".join(f"{name} {statistics.mean(values):.3f}" for name, values in found["measured"].items())
     return f"{found['steps']} steps, {found['loss_tokens']:,} tokens, {found['cpu_s']:.0f} CPU-s; {figures}"
@@ -231,7 +220,11 @@ def main() -> None:
         "warm": means([warm]),
         "arms": {arm: means(some) for arm, some in found.items()},
         "on_policy_minus": {
-            arm: {name: difference(found["on_policy"], found[arm], name) for name in compared} for arm in ARMS[1:]
+            arm: {
+                name: difference(*([one["measured"][name] for one in found[each]] for each in ("on_policy", arm)))
+                for name in compared
+            }
+            for arm in ARMS[1:]
         },
         "hardware": describe(),
         "threads": torch.get_num_threads(),
