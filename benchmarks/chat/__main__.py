@@ -7,7 +7,10 @@ teacher writes all of them. The teacher's answers are drawn at temperature 1.
 One warm start (forward KL to the live teacher on its answers), and from it, for each seed:
 - `on_policy`: reverse KL over the whole vocabulary on the student's own text;
 - `text`: supervised on the teacher's words, as many loss tokens; `text_time`: the same for as many CPU-seconds;
-- `forward_kl`: the teacher's distribution on its words, as many loss tokens; `forward_kl_time` for as many CPU-seconds.
+- `forward_kl`: the teacher's distribution on its words, as many loss tokens; `forward_kl_time` for as many CPU-seconds;
+- `cached`: the same distribution captured once, by threshold sampling at 1/50, as many loss tokens;
+- `gkd`: Jensen-Shannon at β = 0.5, half of the steps on the student's own text, as many steps as `on_policy`;
+- `distillm_2`: DistiLLM-2's contrastive loss on pairs, as many loss tokens of both sides together.
 Figures are means over held-out questions; differences to `on_policy` are paired by question, seeds averaged, with the
 BCa bootstrap's 95 % interval. What was done lies in `--work` and is not done again. The last line printed is the result.
 """
@@ -15,6 +18,7 @@ BCa bootstrap's 95 % interval. What was done lies in `--work` and is not done ag
 import argparse
 import json
 import math
+import random
 import shutil
 import statistics
 import sys
@@ -30,6 +34,7 @@ from transformers import AutoTokenizer
 from benchmarks.chat.measure import measure
 from benchmarks.chat.prompts import HELD_OUT, TRAIN, answered, from_file, magpie, prompt_ids
 from benchmarks.paired import difference
+from tutelage.canon import digest_bytes, digest_of
 from tutelage.config import TrainTable
 from tutelage.hardware import describe
 from tutelage.jsonl import write_whole
@@ -40,6 +45,10 @@ from tutelage.models.quiet import without_bars
 from tutelage.progress import Quiet, Stop
 from tutelage.records import Role
 from tutelage.resources import SMOLLM2, fetch
+from tutelage.store.signal_kinds import Threshold
+from tutelage.store.signals import Identity, SignalCache, SignalWriter
+from tutelage.train.capture import capture
+from tutelage.train.contrast import ContrastSource, ContrastTeacher
 from tutelage.train.examples import Example
 from tutelage.train.loop import Loop, Seen, Source, advance
 from tutelage.train.offpolicy import DataSource
@@ -47,11 +56,11 @@ from tutelage.train.onpolicy import RolloutSource
 from tutelage.train.rollout_local import LocalRoller
 from tutelage.train.students import StudentSpec
 from tutelage.train.students import make as make_student
-from tutelage.train.teaching import LiveTeacher, Words
+from tutelage.train.teaching import CachedTeacher, LiveTeacher, Words
 
 RESULT = Path(__file__).parents[1] / "results" / "chat.json"
 LAYERS, BATCH = 10, 8
-ARMS = ("on_policy", "text", "text_time", "forward_kl", "forward_kl_time")
+ARMS = ("on_policy", "text", "text_time", "forward_kl", "forward_kl_time", "cached", "gkd", "distillm_2")
 
 
 class Recipe:
@@ -110,14 +119,38 @@ class Recipe:
         )  # fmt: skip
 
     def source(self, arm: str, student: Causal, steps: int, seed: int, rate: float) -> Source:
-        if arm == "on_policy":
-            return RolloutSource(
-                self.examples, student, LocalRoller(student.model), LiveTeacher(self.teacher, make("reverse-kl")),
-                self.table(steps, rate), seed, max_new_tokens=self.chosen.new_tokens,
-            )  # fmt: skip
-        words = arm.startswith("text")
-        teaching = Words(make("cross-entropy")) if words else LiveTeacher(self.teacher, make("forward-kl"))
-        return DataSource(self.examples, teaching, self.table(steps, rate), seed)
+        own: dict[str, Any] = {"max_new_tokens": self.chosen.new_tokens}
+        written_by, table = LocalRoller(student.model), self.table(steps, rate)
+        if (
+            arm == "distillm_2"
+        ):  # writes an epoch's answers before it: an epoch of as many prompts as there are steps for
+            some = random.Random(seed).sample(self.examples, min(len(self.examples), steps * BATCH))
+            table = table.model_copy(update={"epochs": steps / math.ceil(len(some) / BATCH)})
+            teaching = ContrastTeacher(self.teacher, make("distillm-2"))
+            folder = self.work / f"{arm}-{seed}"
+            return ContrastSource(some, student, written_by, teaching, table, seed, folder, **own)
+        if arm in ("on_policy", "gkd"):
+            live = LiveTeacher(self.teacher, make("reverse-kl") if arm == "on_policy" else make("jsd", beta=0.5))
+            own["student_share"] = 1.0 if arm == "on_policy" else 0.5
+            return RolloutSource(self.examples, student, written_by, live, table, seed, **own)
+        if arm.startswith("text"):
+            return DataSource(self.examples, Words(make("cross-entropy")), table, seed)
+        if arm == "cached":
+            return DataSource(self.examples, CachedTeacher(self.cache(), make("sparse-forward-kl")), table, seed)
+        return DataSource(self.examples, LiveTeacher(self.teacher, make("forward-kl")), table, seed)
+
+    def cache(self) -> SignalCache:
+        """The teacher's distribution on its own answers, captured once for all seeds."""
+        columns, folder = len(self.teacher.head().weight_VD), self.work / "signals"
+        one = digest_bytes(b"SmolLM2")  # tokenizer and template are both models'
+        identity = Identity(
+            kind=Threshold(1 / 50), teacher=one, tokenizer=one, student_tokenizer=one, template=one,
+            dataset=digest_of([example.key for example in self.examples]), sampling="temperature 1", logprobs="raw",
+            vocabulary=columns,
+        )  # fmt: skip
+        with SignalWriter(folder, identity) as writer:
+            capture(self.examples, self.teacher, columns, writer, Quiet())
+        return SignalCache(folder, identity)
 
     def train(self, arm: str, start: Path, steps: int, seed: int, rate: float) -> dict[str, Any]:
         """A student of this arm in a folder of its own, and what it took; not again where it is there."""
@@ -162,6 +195,8 @@ def arms_of(recipe: Recipe, warm: Path, seed: int) -> dict[str, dict[str, Any]]:
         found[arm] = recipe.train(arm, warm, max(1, round(tokens / a_step)), seed, chosen.rate)
         steps = round(seconds / (found[arm]["cpu_s"] / found[arm]["steps"]))
         found[f"{arm}_time"] = recipe.train(f"{arm}_time", warm, max(1, steps), seed, chosen.rate)
+    for arm, steps in (("cached", tokens / a_step), ("gkd", chosen.steps), ("distillm_2", tokens / a_step / 2)):
+        found[arm] = recipe.train(arm, warm, max(1, round(steps)), seed, chosen.rate)
     return found
 
 
