@@ -88,6 +88,21 @@ def test_slots_of_padding_are_no_candidates() -> None:
     assert overlap == {0: 1.0, 1: 0.0}
 
 
+def test_the_share_that_a_loss_leaves_out_counts_every_position_and_both_bounds() -> None:
+    """Ratios q / q_drawn of 0.4, 0.5, 1, 2 and 2.5 by turns, shown in chunks; bounds belong to what is kept."""
+    ratio_N = torch.tensor([0.4, 0.5, 1.0, 2.0, 2.5]).repeat(200)
+    logq_NV = torch.tensor([0.2, 0.3, 0.5]).log().repeat(len(ratio_N), 1)
+    drawn = Drawn(torch.ones(len(ratio_N), dtype=torch.long), math.log(0.3) - ratio_N.log())
+    one = batch(Text(drawn.ids_N), "cross-entropy")
+    one = one._replace(terms=(one.terms[0]._replace(drawn=drawn),))
+    for bounds, share in (((0.499, 2.001), 0.4), ((0.499, math.inf), 0.2), ((0.0, 2.001), 0.2), (None, None)):
+        watch = Watch(bounds)
+        watch.begin(len(ratio_N))
+        for start in range(0, len(ratio_N), 300):
+            watch.look(logq_NV[start : start + 300] + 5.0, one, 0, slice(start, min(start + 300, len(ratio_N))))
+        assert watch.means().get("masked_share") == (None if share is None else pytest.approx(share))
+
+
 class Fake(types.ModuleType):
     """A tracker of wandb's form that breaks at its third line."""
 

@@ -66,7 +66,6 @@ def rejected(config: TrainingConfig, method: Method, run: Run, data: Done, made:
     names = ("max_new_tokens", "temperature", "engine", "writer")
     settings = {name: value for name, value in table.model_dump(mode="json").items() if name in names}
     settings |= {"seed": config.run.seed, "max_tokens": config.data.max_tokens}
-    settings |= {"lora": None if config.student.lora is None else config.student.lora.model_dump(mode="json")}
     inputs = {"data": data.outputs_digest, "student": made.outputs_digest}
     return run.stage("rejected", 1, settings, inputs, (REJECTED,), work)
 
