@@ -40,7 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_hand(student: Any) -> torch.Tensor:
     label, reason = (torch.cat([-logq(student, one) for one in some]).mean() for some in (LABELS, REASONS.values()))
-    return (1 - WEIGHT) * label + WEIGHT * reason
+    share = WEIGHT * 2 / 3  # two of three have a reasoning
+    return (1 - share) * label + share * reason
 
 
 @pytest.mark.parametrize("limit", [None, 8])
@@ -58,7 +59,7 @@ def test_a_step_is_the_weighted_mean_of_each_task(folder: Path, limit: int | Non
         assert one.grad is not None and other.grad is not None
         assert torch.allclose(one.grad, other.grad, rtol=1e-3, atol=1e-6), name
     text = Text(make("cross-entropy"))
-    judge = TaskJudge(HeldOutJudge(LABELS, text), HeldOutJudge(list(REASONS.values()), text), WEIGHT)
+    judge = TaskJudge(HeldOutJudge(LABELS, text), HeldOutJudge(list(REASONS.values()), text), WEIGHT, 2 / 3)
     seen = judge(Causal.load(folder), PLAIN)
     assert seen.score_nats == pytest.approx(expected.item(), rel=1e-5)
     assert seen.facts["objective_unats"] == round(1e6 * seen.score_nats) != seen.facts["text_unats"]

@@ -22,7 +22,8 @@ def two_tasks(config: TrainingConfig, method: Method, pupil: Reader, rows: Rows)
         max_new_tokens=config.method.max_new_tokens,
     )  # fmt: skip
     held = [example for example in reasoned if example is not None]
-    return Lesson(source, TaskJudge(label, HeldOutJudge(held, words) if held else None, weight), lambda: None)
+    judge = TaskJudge(label, HeldOutJudge(held, words) if held else None, weight, len(held) / max(len(reasoned), 1))
+    return Lesson(source, judge, lambda: None)
 
 
 def unused(config: TrainingConfig) -> set[str]:

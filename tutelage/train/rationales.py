@@ -1,5 +1,6 @@
 """Two tasks of one student: the answer, and the reasoning that leads to it (Hsieh et al. 2023, Distilling step-by-step, arXiv
-2305.02301, §3.2): (1 − w) · label + w · rationale, each the mean over its own tokens.
+2305.02301, §3.2): (1 − w) · label + w · rationale, each the mean over its own tokens. Where only a share s of a step's
+conversations has a reasoning, w · s stands for w, so that one reasoning weighs alike among few and among many.
 
 The reasoning is another task with another prompt, so nobody who asks for the answer waits for it. Shape legend: T tokens, N loss
 positions.
@@ -27,8 +28,8 @@ from tutelage.train.watch import Watch
 
 class TaskSource:
     """Conversations in seeded order, each with the reasoning that `rationales` has under its source, where there is one. Of a
-    step (1 − w) times the answers' mean over their tokens and w times the reasonings' is made small, however it is split; of
-    one without reasoning the answers' alone."""
+    step (1 − w · s) times the answers' mean over their tokens and w · s times the reasonings' is made small, however it is split;
+    s is the share of its conversations that have one."""
 
     def __init__(
         self, labels: Sequence[Example], rationales: Mapping[str, Example], loss: Loss, weight: float, table: TrainTable,
@@ -36,7 +37,7 @@ class TaskSource:
     ) -> None:  # fmt: skip
         self._rows = [(label, rationales.get(label.source)) for label in labels]
         self._tasks = (Words(loss), Words(replace(loss, name="rationale")))
-        self._shares, self._table, self._seed, self._device = (1 - weight, weight), table, seed, device
+        self._weight, self._table, self._seed, self._device = weight, table, seed, device
         self._lengths = [self.tokens(row) for row in range(len(self._rows))]
         self._weights, self._watch = (0.0, 0.0), Watch()
 
@@ -49,7 +50,8 @@ class TaskSource:
         rows = epoch_order(self._lengths, self._table.batch_size, self._seed, epoch)[at]
         counts = [sum(len(example.targets) for example in self._of(rows, task)) for task in (0, 1)]
         # The loop divides by all tokens of the step; of each task a mean over its own is wanted.
-        shares = self._shares if counts[1] else (1.0, 0.0)
+        reasoned = self._weight * len(self._of(rows, 1)) / len(rows)
+        shares = (1 - reasoned, reasoned)
         first, second = (share * sum(counts) / max(own, 1) for share, own in zip(shares, counts, strict=True))
         self._weights = (first, second)
         self._watch.begin(sum(counts))
@@ -91,11 +93,11 @@ class TaskSource:
 
 
 class TaskJudge:
-    """The same mean on conversations that are not trained on. The answers are judged as everywhere; `rationale` is None where
-    none of those conversations has a reasoning."""
+    """The same mean on conversations that are not trained on, a share `reasoned` of which has a reasoning. The answers are judged
+    as everywhere; `rationale` is None where none has one."""
 
-    def __init__(self, label: HeldOutJudge, rationale: HeldOutJudge | None, weight: float) -> None:
-        self._label, self._rationale, self._weight = label, rationale, weight
+    def __init__(self, label: HeldOutJudge, rationale: HeldOutJudge | None, weight: float, reasoned: float) -> None:
+        self._label, self._rationale, self._weight = label, rationale, weight * reasoned
 
     def __call__(self, student: Causal, autocast: torch.autocast) -> Seen:
         seen = self._label(student, autocast)
