@@ -1651,7 +1651,8 @@ def told(result: Result) -> list[str]:
     lines += [f"does not prove {line}" for line in NOT_PROVEN] if not result.findings else []
     counted = ", ".join(f"{count:,} {name}" for name, count in result.counts.items())
     ok = f"OK  log root {result.root}" + (f" ({counted})" if counted else "")
-    return [_plain(line) for line in (*lines, f"FAILED: {len(result.findings)} findings" if result.findings else ok)]
+    failed = f"FAILED: {len(result.findings)} finding{'s' if len(result.findings) > 1 else ''}"
+    return [_plain(line) for line in (*lines, failed if result.findings else ok)]
 
 
 if __name__ == "__main__":

@@ -173,7 +173,8 @@ def _status(text: TermsEntry | UnknownName, purpose: Purpose) -> Status:
 def _reason(subject: str, asked: str, text: TermsEntry | UnknownName, purpose: Purpose) -> Reason:
     if isinstance(text, UnknownName):
         named = f"{text.name!r} is not in the terms registry" if text.name.strip() else "no licence was given"
-        gist = named + (f"; did you mean {' or '.join(text.near)}?" if text.near else "")
+        known = f"did you mean {' or '.join(text.near)}?" if text.near else "`tutelage terms list` names those that are"
+        gist = f"{named}; {known}"
         return Reason(subject, asked, "", "", "", Status.UNKNOWN, "", gist, "", UNDATED, "", "", "")
     rule = text.rule(purpose)
     if rule.status is Status.UNKNOWN:
