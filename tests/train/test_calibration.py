@@ -8,7 +8,7 @@ import torch
 from benchmarks.experiments.oracle import Oracle, Taught, tiny, zipf
 from tutelage.losses.catalogue import make
 from tutelage.models.causal import Causal
-from tutelage.stats.calibration import fit_temperature
+from tutelage.stats.calibration import expected_calibration_error, fit_temperature
 from tutelage.train.calibration import _half, _temperature, calibrate
 from tutelage.train.loop import precision
 from tutelage.train.offpolicy import passage_of
@@ -44,7 +44,7 @@ def test_the_temperature_that_was_put_in_is_found_and_undone(sharp: float) -> No
     assert found.ece_after is not None and found.ece_after < 0.04
     if sharp == 2.0:
         assert found.ece > 3 * found.ece_after
-    assert found.kl_nats is None and "kl_nats_ppm" not in found.facts()
+    assert found.kl_nats is None and {"kl_nats_ppm", "teacher_ece_ppm"}.isdisjoint(found.facts())
     assert found.facts()["temperature_ppm"] == round(1e6 * found.temperature)
 
 
@@ -70,6 +70,10 @@ def test_a_teachers_distribution_is_compared_before_and_after() -> None:
     logp = oracle.rows(passage.ids_T, passage.lengths)[passage.positions_N]
     assert found.kl_nats == pytest.approx(float((logp.exp() * (logp - logq)).sum(-1).mean()), rel=1e-4)
     assert found.kl_nats_after < found.kl_nats
+    best = logp.exp().max(-1)
+    right = (best.indices == passage.target_ids_N).numpy()
+    assert found.teacher_ece == pytest.approx(expected_calibration_error(best.values.double().numpy(), right), rel=1e-4)
+    assert found.facts()["teacher_ece_ppm"] == round(1e6 * found.teacher_ece) != found.facts()["ece_ppm"]
 
 
 def test_where_nothing_can_be_fitted_it_is_said() -> None:

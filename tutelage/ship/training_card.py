@@ -72,6 +72,8 @@ def _sure(ppm: Mapping[str, int]) -> list[str]:
         f"On {ppm['positions']:,} tokens of these conversations the likeliest token is right in {ppm['right_ppm'] / 1e4:.1f} %, "
         f"and its probability is {ppm['ece_ppm'] / 1e4:.1f} points off that (expected calibration error, 10 bins)."
     )
+    if "teacher_ece_ppm" in ppm:
+        off += f" The teacher's own is {ppm['teacher_ece_ppm'] / 1e4:.1f} points off on the same tokens."
     if ppm["positions"] < FEW_TOKENS:
         low, high = wilson_limits(ppm["right_ppm"] / 1e6, ppm["positions"], two_sided_z(0.95))
         off += (

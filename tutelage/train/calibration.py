@@ -35,6 +35,7 @@ class Calibration(NamedTuple):
     ece_after: float | None
     kl_nats: float | None
     kl_nats_after: float | None
+    teacher_ece: float | None
 
     def facts(self) -> dict[str, int]:
         """In millionths; what is not known is left out."""
@@ -80,6 +81,7 @@ def calibrate(
         None if after is None else _ece(after),
         None if before.kl_N is None else before.kl_N.mean().item(),
         None if after is None or after.kl_N is None else after.kl_N.mean().item(),
+        _teacher_ece(measured),
     )
 
 
@@ -124,14 +126,26 @@ def _sure(half: Half, head: Head, temperature: float) -> Sure:
         top.append(best.values)
         right.append(best.indices == half.ids_N[at])
     kl, start = [], 0
-    for signal in half.said:
-        dense = signal.dense() if isinstance(signal, Hidden) else signal
-        assert isinstance(dense, Dense)
+    for dense in map(_dense, half.said):
         (logits_NV,) = (piece for piece, _ in _logits(half.hidden_ND[start : start + len(dense)], head, len(dense)))
         logq_NV, p_NV = (logits_NV / temperature).log_softmax(-1), dense.logp_NV.float().exp()
         kl.append((p_NV * torch.where(p_NV > 0, dense.logp_NV.float() - logq_NV, 0.0)).sum(-1))
         start += len(dense)
     return Sure(torch.cat(top), torch.cat(right), torch.cat(kl).double() if kl else None)
+
+
+def _dense(signal: Signal) -> Dense:
+    dense = signal.dense() if isinstance(signal, Hidden) else signal
+    assert isinstance(dense, Dense)
+    return dense
+
+
+def _teacher_ece(half: Half) -> float | None:
+    if not half.said:
+        return None
+    best = [_dense(signal).logp_NV.float().max(-1) for signal in half.said]
+    top_N, named_N = (torch.cat([getattr(one, name) for one in best]) for name in ("values", "indices"))
+    return _ece(Sure(top_N.exp(), named_N == half.ids_N, None))
 
 
 def _logits(
