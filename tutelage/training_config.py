@@ -3,7 +3,7 @@
 import difflib
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tutelage.compare_config import Name
 from tutelage.config import (
@@ -99,9 +99,7 @@ class ScorerTable(TeacherTable):
         if self.batch:
             raise ValueError("batch = true: a step waits for its scores, and a batch API takes hours; leave it out")
         if self.signal != "top-logprobs":
-            raise ValueError(
-                f"signal = {self.signal!r} is for label questions; here method.loss says what is asked for"
-            )
+            raise ValueError(f"signal = {self.signal!r} is for label questions; here method.loss says what is asked")
         return self
 
 
@@ -215,6 +213,13 @@ class MethodTable(Table):
     refresh: Literal["never", "epoch"] = "never"  # of pairs: when the student writes its side of them anew
     rationale_weight: float = Field(default=0.5, gt=0, lt=1)  # of the reasoning; the answer has the rest
     rationale_prefix: str = Field(default="[rationale]", min_length=1)  # before a question that asks for the reasoning
+
+    @field_validator("prefix", mode="before")
+    @classmethod
+    def _whose(cls, value: object) -> object:
+        if value in ("data", "student") or (isinstance(value, int | float) and 0 < value <= 1):
+            return value
+        raise ValueError(f'{value!r} is not "data", "student", or a share of the steps above 0 and up to 1')
 
     @model_validator(mode="after")
     def _consistent(self) -> "MethodTable":

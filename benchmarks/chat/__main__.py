@@ -186,18 +186,22 @@ class Recipe:
 
 
 def arms_of(recipe: Recipe, warm: Path, seed: int) -> dict[str, dict[str, Any]]:
-    """All arms of one seed; the on-policy one says how many tokens and seconds the others may take."""
+    """The arms of one seed; the on-policy one says how many tokens and seconds the others may take."""
     chosen, found = recipe.chosen, dict[str, dict[str, Any]]()
     found["on_policy"] = recipe.train("on_policy", warm, chosen.steps, seed, chosen.rate)
     tokens, seconds = found["on_policy"]["loss_tokens"], found["on_policy"]["cpu_s"]
     a_step = BATCH * statistics.mean(len(one.targets) for one in recipe.examples)
     for arm in ("text", "forward_kl"):
+        if not {arm, f"{arm}_time"} & {*chosen.arms}:
+            continue
         found[arm] = recipe.train(arm, warm, max(1, round(tokens / a_step)), seed, chosen.rate)
-        steps = round(seconds / (found[arm]["cpu_s"] / found[arm]["steps"]))
-        found[f"{arm}_time"] = recipe.train(f"{arm}_time", warm, max(1, steps), seed, chosen.rate)
+        if f"{arm}_time" in chosen.arms:
+            steps = round(seconds / (found[arm]["cpu_s"] / found[arm]["steps"]))
+            found[f"{arm}_time"] = recipe.train(f"{arm}_time", warm, max(1, steps), seed, chosen.rate)
     for arm, steps in (("cached", tokens / a_step), ("gkd", chosen.steps), ("distillm_2", tokens / a_step / 2)):
-        found[arm] = recipe.train(arm, warm, max(1, round(steps)), seed, chosen.rate)
-    return found
+        if arm in chosen.arms:
+            found[arm] = recipe.train(arm, warm, max(1, round(steps)), seed, chosen.rate)
+    return {arm: one for arm, one in found.items() if arm == "on_policy" or arm in chosen.arms}
 
 
 def means(found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -232,13 +236,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="on-policy")
     parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="beside on_policy")
     parser.add_argument("--out", type=Path, default=RESULT)
     chosen = parser.parse_args()
     recipe = Recipe(chosen, chosen.work)
     _tell(f"{len(recipe.answers)} questions, {recipe.ended:.0%} of the answers end, {len(recipe.drawn)} held out")
     warm = recipe.train("warm_forward_kl", chosen.work / "start", chosen.warm_steps, 0, chosen.warm_rate)
     _tell(f"warm start: {_line(warm)}")
-    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS if arm == "on_policy" or arm in chosen.arms}
     for seed in range(1, chosen.seeds + 1):
         for arm, one in arms_of(recipe, chosen.work / "warm_forward_kl-0" / "student", seed).items():
             found[arm].append(one)
@@ -259,7 +264,8 @@ def main() -> None:
                 name: difference(*([one["measured"][name] for one in found[each]] for each in ("on_policy", arm)))
                 for name in compared
             }
-            for arm in ARMS[1:]
+            for arm in found
+            if arm != "on_policy"
         },
         "hardware": describe(),
         "threads": torch.get_num_threads(),

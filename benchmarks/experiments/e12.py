@@ -3,8 +3,8 @@ is not. Preferring the teacher's text to one snapshot of the student is no worse
 
 GAD (arXiv 2511.10643): a discriminator learns to tell the teacher's answers from the student's (Bradley-Terry), the student by
 policy gradient with advantages within a group to be taken for it. SODA (arXiv 2604.03873): `train.pairs`. The discriminator here
-adds up a value for each pair of neighbouring tokens and one for the length, and learns faster than the student: eight steps to each of
-its own, without which it is hacked too. Its cost is counted as published, that of a network as large as the student at one step
+adds up a value for each pair of neighbouring tokens and one for the length, and learns faster than the student, in eight steps to
+each of its own: with one it is hacked too. Its cost is counted as published, that of a network as large as the student at a step
 to each. Weights, rates, these steps and the teacher's sharpness were chosen on seeds 10 and 11.
 Shape legend: B answers, F features, N positions, V vocabulary.
 """

@@ -74,8 +74,8 @@ class Endpoint:
 
 @contextmanager
 def scoring(folder: Path) -> Iterator[Endpoint]:
-    """The endpoint of a model folder, on a free loopback port."""
-    endpoint = Endpoint(HFModel.load(folder))
+    """The endpoint of a model folder in float32, on a free loopback port."""
+    endpoint = Endpoint(HFModel.load(folder, dtype="float32"))
     app = web.Application()
     app.router.add_post("/v1/completions", endpoint.handle)
     with on_loopback(app) as base:

@@ -1,5 +1,6 @@
 """The method by access: every row of the table, what is refused with what instead, and that every method named can be run."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from tests.models.tiny import save_tiny
 from tests.pipeline.test_training import RUN_FILE, write_talks
-from tutelage.errors import ConfigError
+from tutelage.errors import ConfigError, TutelageError
 from tutelage.losses.catalogue import ENTRIES
 from tutelage.pipeline.choosing import (
     Access,
@@ -21,7 +22,7 @@ from tutelage.pipeline.choosing import (
     require_supported,
     table_rows,
 )
-from tutelage.pipeline.plan_training import describe_training, plan_training, tokens_of
+from tutelage.pipeline.plan_training import describe_training, plan_training, require_tokens, tokens_of
 from tutelage.run_file import load_training_config
 from tutelage.signals import Dense, Scored, Sparse, Text, TopK
 
@@ -125,3 +126,51 @@ def test_a_plan_refuses_what_the_access_cannot_support(run_file: Path, tmp_path:
     vocabulary.write_text(vocabulary.read_text().replace('"good"', '"goot"').replace('"film"', '"fill"'))
     again = plan_training(load_training_config(run_file, {"student.path": str(other)}), "2026-11-29")
     assert (again["tokenizer"] == str(Tokens.OTHER)) is bool(again["problem"])
+
+
+MISFITS: dict[str, tuple[dict[str, Any], str]] = {
+    "recorded answers and weights": (
+        {"method.loss": "alm", "method.signal": "recorded"},
+        'leave out signal = "recorded"',
+    ),
+    "a value out of range": ({"method.loss": "jsd", "method.beta": 1.5}, "beta"),
+    "no such data": ({"data.path": "nowhere.jsonl"}, "nowhere.jsonl"),
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_plan_refuses_what_training_would(run_file: Path, name: str) -> None:
+    changes, words = MISFITS[name]
+    with pytest.raises(TutelageError) as raised:
+        plan_training(load_training_config(run_file, changes), "2026-11-29")
+    assert words in f"{raised.value.message} {raised.value.fix}"
+
+
+def test_a_plan_counts_conversations_and_says_on_what_conditions(run_file: Path, tmp_path: Path) -> None:
+    found = plan_training(load_training_config(run_file, {}), "2026-11-29")
+    assert found["conversations"] == len((tmp_path / "talks.jsonl").read_text().splitlines())
+    assert (
+        "conditional for internal, if: Whoever runs this declares to hold the rights in the data"
+        in describe_training(found)
+    )
+    gemma = {"teacher": {"resource": "gemma-3-270m"}, "student": {"base": "smollm2-135m-instruct"}}
+    text = run_file.read_text()
+    other = tmp_path / "other.toml"
+    other.write_text(text[: text.index("[teacher]")] + text[text.index("[method]") :])
+    found = plan_training(load_training_config(other, {**gemma, "method.loss": "alm"}), "2026-11-29")
+    assert (
+        "if: A student made similar through the outputs is recorded as a Gemma Model Derivative"
+        in describe_training(found)
+    )
+    assert found["tokenizer"] == str(Tokens.OTHER) and not found["problem"]
+    with pytest.raises(ConfigError, match="another tokenizer"):
+        require_tokens(load_training_config(other, {**gemma, "method.loss": "forward-kl"}))
+
+
+def test_fewer_tokens_that_are_all_the_teachers_are_no_other_tokenizer(run_file: Path, tmp_path: Path) -> None:
+    student = save_tiny(tmp_path / "student")
+    file = student / "tokenizer.json"
+    value = json.loads(file.read_bytes())
+    value["model"]["vocab"] = dict(list(value["model"]["vocab"].items())[:-3])
+    file.write_text(json.dumps(value))
+    assert tokens_of(load_training_config(run_file, {"student.path": str(student)})) is Tokens.UNKNOWN

@@ -23,7 +23,7 @@ from tutelage.train.rollout_local import LocalRoller
 
 KEPT = {
     "method.loss": "sampled-reverse-kl", "method.prefix": "student", "method.rollouts": "kept", "train.steps": 3,
-    "train.answers": 0,
+    "train.answers": 0, "train.precision": "float32",
 }  # fmt: skip
 
 

@@ -69,14 +69,20 @@ def describe(found: "Trained", folder: Path) -> str:
     tokens = ", ".join(f"{count:,} as {role}" for role, count in found.tokens.items())
     where = shlex.quote(str(folder))
     unit = " (a pair)" if found.loss.startswith("dpo") else ""
+    worse = found.objective_unats >= found.before_objective_unats
     return "\n".join(
         [
             f"student    {folder / 'student'}: {found.parameters:,} parameters of {found.base_parameters:,}",
             f"steps      {found.steps:,} on {_of(found)} conversations; the weights of step {found.chosen_step:,} kept",
             f"tokens     {tokens}",
             f"judged on  {found.validation_examples:,} conversations that were set aside, nats a token:",
-            f"  {found.loss}{unit}  {_change(found.before_objective_unats, found.objective_unats)}",
+            f"  {found.objective}{unit}  {_change(found.before_objective_unats, found.objective_unats)}",
             f"  cross-entropy of the text  {_change(found.before_text_unats, found.text_unats)}",
+            *(
+                ["warning    no step was better than the student before training, by the first of these"]
+                if worse
+                else []
+            ),
             *([sure] if (sure := _sure(found.calibration)) else ()),
             f"serve:     tutelage serve {where}",
             f"verify:    tutelage verify {where}",
@@ -92,10 +98,12 @@ def _sure(ppm: Mapping[str, int]) -> str:
     """How far the student's confidence is to be believed; empty where that was not measured."""
     if not ppm:
         return ""
+    from tutelage.ship.training_card import FEW_TOKENS
+
     off = f"its probabilities are {ppm['ece_ppm'] / 1e4:.1f} points off how often it is right, on {ppm['positions']:,} tokens"
     if "ece_after_ppm" in ppm:
         off += f"; {ppm['ece_after_ppm'] / 1e4:.1f} with logits divided by {ppm['temperature_ppm'] / 1e6:.3f}"
-    return f"sure       {off} (the card says more)"
+    return f"sure       {off} ({'few tokens: ' if ppm['positions'] < FEW_TOKENS else ''}the card says more)"
 
 
 def _change(before_unats: int, after_unats: int) -> str:

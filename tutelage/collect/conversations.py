@@ -88,10 +88,18 @@ def read_talks(path: Path, table: ConversationsTable, digest: str, teachers: Col
         if len(found) == table.limit:
             break
     if bad and (table.bad_rows == "stop" or not found):
-        raise listed(path, bad, count, 'mend those lines, or go on without them: bad_rows = "skip" under [data]')
+        raise listed(path, bad, count, _fix(table, bool(found)))
     if not found:
         raise DataError(f"{path} is empty", fix="give messages, or a question and its answer, in each row")
     return Talks(tuple(found.values()), (author,), repeated, tuple(bad))
+
+
+def _fix(table: ConversationsTable, some_are_good: bool) -> str:
+    if some_are_good:
+        return 'mend those lines, or go on without them: bad_rows = "skip" under [data]'
+    routed = ", data.route (the column that names each row's teacher), data.teacher (for rows that name none)"
+    keys = f"data.format, data.question, data.answer{routed if table.route else ''}"
+    return f"mend those lines, or what tells their columns apart: {keys}"
 
 
 def talk_of(row: Row, table: ConversationsTable) -> Talk:
@@ -114,6 +122,8 @@ def _teacher_of(row: Row, table: ConversationsTable, teachers: Collection[str]) 
     metadata = row.fields.get("metadata")
     told = row.fields | metadata if isinstance(metadata, dict) else row.fields
     name = (told.get(table.route) if table.route else None) or table.teacher
+    if name is None and table.route not in told:
+        raise UnusableRow(f"it has no column {table.route!r} (data.route), and there is no data.teacher")
     if name is None:
         raise UnusableRow(f"column {table.route!r} names no teacher, and there is no data.teacher")
     if name not in teachers:

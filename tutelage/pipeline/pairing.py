@@ -173,12 +173,15 @@ def _look(
             f"warning: {cut / len(every):.0%} of the student's own answers were cut before they ended: raise "
             "method.max_new_tokens, or train it on the text first (cross-entropy)"
         )
-    for side, pairs in (("to train on", train), ("to judge by", held)):
+    for side, pairs, more in (
+        ("to train on", train, ""),
+        ("to judge by", held, ", or set aside more (data.validation)"),
+    ):
         if all(pair.alike for pair in pairs):
             raise DataError(
                 f"the student's own answer to each of the {len(pairs)} conversations {side} is the preferred one, so there is "
                 "nothing to tell apart",
-                fix="bring conversations that the student does not answer so yet, or set aside more (data.validation)",
+                fix=f"bring conversations that the student does not answer so yet{more}",
             )
     return {"answers": len(every), "cut": cut, "empty": empty, "alike": same, "tokens": tokens}
 

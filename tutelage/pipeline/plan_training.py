@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tutelage.collect.conversations import read_talks
 from tutelage.config import TeacherTable
 from tutelage.models.probe import NO, Probe
-from tutelage.pipeline.choosing import Access, Tokens, choose, in_words, nearest, problem_of
+from tutelage.pipeline.choosing import Access, Tokens, choose, in_words, nearest, problem_of, require_supported
 from tutelage.pipeline.gate import teacher_name
 from tutelage.pipeline.gate_training import may_train
 from tutelage.pipeline.supervision import Probing, known_probe, supervision_of
+from tutelage.resources import resource
 from tutelage.training_config import TrainingConfig
 
 
@@ -25,6 +27,8 @@ def plan_training(config: TrainingConfig, today: str, probing: Probing = Probing
     # An endpoint's tokenizer is held against the student's before the first step: until then it is taken to be the same.
     taken = Tokens.SAME if config.scorer is not None else tokens
     choice, problem = choose(access, taken, scored_k=k), problem_of(loss, access, tokens)
+    if not problem:
+        _require_method(config)
     way = nearest(loss, access, tokens, k)
     return {
         "terms": gate.together.to_json(),
@@ -33,6 +37,8 @@ def plan_training(config: TrainingConfig, today: str, probing: Probing = Probing
         "supervision": {"words": words if _has_teacher(config) else "its text, in the data", "enough": not problem},
         "access": str(access),
         "tokenizer": str(tokens),
+        "conversations": _conversations(config),
+        "conditions": list(dict.fromkeys(condition.words for condition in gate.conditions)),
         "method": in_words(choice, access, tokens, _chosen(config)),
         "problem": problem,
         "nearest": f"{way.keys} ({way.words})" if problem else "",
@@ -64,6 +70,13 @@ def tokens_of(config: TrainingConfig) -> Tokens:
     return next((one for one in (Tokens.OTHER, Tokens.UNKNOWN) if one in found), Tokens.SAME)
 
 
+def require_tokens(config: TrainingConfig) -> None:
+    """Raises `ConfigError` for a loss on tokens with a resource as teacher that is known to have others. Of folders the first
+    token that differs is named once they are read."""
+    if any(table.resource for table in _tables(config)):
+        require_supported(config.method.loss, Access.FULL, tokens_of(config))
+
+
 def describe_training(found: dict[str, Any]) -> str:
     """The plan in plain lines."""
     refused = f"refused     {found['problem']}; nearest to it: {found['nearest']}"
@@ -72,11 +85,26 @@ def describe_training(found: dict[str, Any]) -> str:
             f"teacher     {found['teacher']}",
             f"supervision {found['supervision']['words']}",
             f"terms       {found['terms']['status']} for {found['terms']['purpose']}"
-            + ("" if found["permitted"] else "  (training would stop here; see `tutelage terms check`)"),
+            + ("" if found["permitted"] else "  (training would stop here; see `tutelage terms check`)")
+            + (f", if: {' '.join(found['conditions'])}" if found["conditions"] else ""),
+            *([] if found["conversations"] is None else [f"data        {found['conversations']:,} conversations"]),
             f"method      {found['method']}",
             *([refused] if found["problem"] else []),
         ]
     )
+
+
+def _require_method(config: TrainingConfig) -> None:
+    from tutelage.pipeline.teaching_plan import method_of  # brings torch
+
+    method_of(config)
+
+
+def _conversations(config: TrainingConfig) -> int | None:
+    """How many a file has; None for collected answers, which may be many."""
+    if config.data.path is None:
+        return None
+    return len(read_talks(Path(config.data.path), config.data, "", list(config.teachers)).talks)
 
 
 def _tables(config: TrainingConfig) -> list[Any]:
@@ -97,22 +125,25 @@ def _teacher(config: TrainingConfig) -> str:
     return " and ".join(dict.fromkeys(names)) or "none: the text alone"
 
 
-def _against(config: TrainingConfig, resource: str | None, path: str | None, old_self: bool) -> Tokens:
+def _against(config: TrainingConfig, name: str | None, path: str | None, old_self: bool) -> Tokens:
     student = config.student
-    if old_self or (resource is not None and resource == student.base) or (path is not None and path == student.path):
+    if old_self or (name is not None and name == student.base) or (path is not None and path == student.path):
         return Tokens.SAME
+    if name is not None and student.base is not None:
+        return Tokens.SAME if resource(name).tokenizer == resource(student.base).tokenizer else Tokens.OTHER
     ours, theirs = _vocabulary(student.path), _vocabulary(path)
-    if ours is None or theirs is None:
+    if (
+        ours is None or theirs is None or ours.keys() < theirs.keys()
+    ):  # fewer tokens, all of them the teacher's, can be taught
         return Tokens.UNKNOWN
     return Tokens.SAME if ours == theirs else Tokens.OTHER
 
 
-def _vocabulary(folder: str | None) -> Any:
+def _vocabulary(folder: str | None) -> dict[str, int] | None:
     """Tokens and their ids as a folder's tokenizer.json has them; None where there is none that can be read."""
     try:
         value = json.loads((Path(folder or "") / "tokenizer.json").read_bytes())
-        added = {one["content"]: one["id"] for one in value.get("added_tokens", [])}
-        return value["model"]["vocab"], added
+        return value["model"]["vocab"] | {one["content"]: one["id"] for one in value.get("added_tokens", [])}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 

@@ -62,7 +62,7 @@ def make_pupil(config: TrainingConfig, source: Path, texts: Sequence[str], out: 
     if table.trim_vocabulary:
         frame = made.tokenizer.apply_chat_template(FRAME, tokenize=False)
         made = shaped(StudentSpec(trim_vocabulary=True), made.model, made.tokenizer, [*texts, frame])
-        facts |= {"tokens": made.facts["tokens"]}
+        facts |= {"vocabulary": made.facts["tokens"]}
     _fit_head(made.model, token_count(made.tokenizer))
     facts["parameters"] = sum(parameter.numel() for parameter in made.model.parameters())
     with quiet_transformers(), writing(out):
@@ -139,4 +139,5 @@ def _told(config: TrainingConfig, folder: Path, facts: dict[str, Any]) -> Told:
         sources=json.loads((folder / SOURCES).read_bytes())["rows"],
         facts=facts,
         adapters="" if config.student.lora is None else f"LoRA of rank {config.student.lora.rank}",
+        rationale_prefix=method.rationale_prefix if config.data.has_rationales else "",
     )

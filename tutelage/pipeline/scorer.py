@@ -27,6 +27,7 @@ from tutelage.progress import Progress, Quiet
 from tutelage.records import NUSD_PER_USD, UNATS_PER_NAT, Position, Role, TokenLogprob
 from tutelage.train.examples import Example
 from tutelage.train.loop import plan_steps
+from tutelage.train.onpolicy import drawing
 from tutelage.train.preflight import TRIED
 from tutelage.train.scored import Ask, AskedScores, AskedTopK, ids_of_example
 from tutelage.train.teaching import Teaching, Together, Words
@@ -155,9 +156,10 @@ def taught_by_scorer(
     config: TrainingConfig, method: Method, run: Run, pupil: Reader, rows: Rows, *, has_scores: bool = False
 ) -> Taught:
     """Teaching and judging by scores, after a look: what is asked is told with its cost, and a few answers are scored.
-    `has_scores`: those of the student's own answers were taken before."""
+    `has_scores`: those of the student's own answers were taken before, and what they cost was told then."""
     scorer = Scorer(config, run, Spelling(pupil.spelled))
-    _tell_cost(config, run.progress, scorer, expected(config, scorer, rows, 0.0 if has_scores else 1.0))
+    if not has_scores:
+        _tell_cost(config, run.progress, scorer, expected(config, scorer, rows))
     facts = _look(run.progress, scorer, rows.train)
     judging: Teaching
     if method.signal == "sampled":
@@ -177,25 +179,26 @@ def _look(progress: Progress, scorer: Scorer, train: Sequence[Example]) -> dict[
     mean, named = sum(unats) / len(unats), min(len(row.top) for rows in said for row in rows)
     progress.say(
         f"look: the endpoint's tokens are the student's ({len(unats):,} compared); the answers cost it "
-        f"{mean / UNATS_PER_NAT:.3f} nats a token; {named} candidates a place"
+        f"{mean / UNATS_PER_NAT:.3f} nats a token; at least {named} candidates a place"
     )
     return {"teacher_unats": round(mean), "scored_by": scorer.identity, "candidates": named}
 
 
-def expected(config: TrainingConfig, scorer: Scorer, rows: Rows, asked_share: float = 1.0) -> Expected:
-    """Every step's texts (`asked_share` of those that are the student's own), and those to judge by once: what the store has
-    already is not taken off."""
+def expected(config: TrainingConfig, scorer: Scorer, rows: Rows) -> Expected:
+    """Every step's texts, and once those to judge by and those of the look
+    that no step takes: what the store has already is not taken off."""
     asked, answers = ([len(one.ids) for one in side] for side in (rows.train, rows.validation))
-    steps = plan_steps(len(asked), table_of(config, len(asked))).steps
-    share, texts = config.method.student_share, min(steps * config.train.batch_size, steps * len(asked))
-    prompt = sum(one.targets[0] for one in rows.train) / len(asked)
+    prompts, table = [one.targets[0] for one in rows.train], table_of(config, len(asked))
+    steps = (drawing(prompts, table, config.run.seed, step).rows for step in range(plan_steps(len(asked), table).steps))
+    taken, share = [row for step in steps for row in step], config.method.student_share
     usual = min(config.method.max_new_tokens, sum(len(one.targets) for one in rows.train) / len(asked))
-    once = min(texts, len(asked)) if share < 1 else 0  # the data's text is scored once
-    own, judged = round(asked_share * share * texts), sum(answers)
-    data = sum(asked) / len(asked) * once
-    tokens, most = (round(own * (prompt + new) + data + judged) for new in (usual, config.method.max_new_tokens))
+    once = min(len(taken), len(asked)) if share < 1 else 0  # the data's text is scored once
+    looked = asked[:TRIED] if once < len(asked) else []
+    own, judged = round(share * len(taken)), sum(answers) + sum(looked)
+    data, before = sum(asked) / len(asked) * once, share * sum(prompts[row] for row in taken)
+    tokens, most = (round(before + own * new + data + judged) for new in (usual, config.method.max_new_tokens))
     priced = [scorer.prices.bound_nusd(count, 0) for count in (tokens, most)]
-    return Expected(own + once + len(answers), tokens, most, *priced)
+    return Expected(own + once + len(answers) + len(looked), tokens, most, *priced)
 
 
 def _tell_cost(config: TrainingConfig, progress: Progress, scorer: Scorer, found: Expected) -> None:

@@ -29,6 +29,7 @@ from tutelage.pipeline.teaching_plan import (
     lesson_of,
     load_pupil,
     load_teacher,
+    objective_in_words,
     roles_of,
     teacher_precision,
 )
@@ -239,6 +240,7 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
     return {
         **seen,
         "loss": method.loss.name,
+        "objective": objective_in_words(config, method),
         "signal": method.signal,
         "steps": steps,
         "chosen_step": best["step"],

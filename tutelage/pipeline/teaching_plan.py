@@ -100,8 +100,10 @@ def method_of(config: TrainingConfig) -> Method:
     signal = choose_signal(loss, table.signal, table.student_share)
     if (signal in WORDS_ALONE) != (not config.each_teacher()):
         if signal in WORDS_ALONE:
+            other = 'leave out signal = "recorded"' if signal == "recorded" else "choose another loss"
             raise ConfigError(
-                f"{loss.name} asks no teacher, and one is named", fix="delete [teacher], or choose another loss"
+                f"{loss.name}{' of recorded answers' * (signal == 'recorded')} asks no teacher, and one is named",
+                fix=f"{other}, or delete [teacher]",
             )
         raise ConfigError(
             f"{loss.name} needs a teacher's weights", fix='name them under [teacher], or use "cross-entropy"'
@@ -280,6 +282,20 @@ def judged_by(method: Method, teacher: Reader | None, teaching: Teaching) -> Tea
         return teaching
     assert teacher is not None
     return LiveTeacher(teacher.model, make("reverse-kl"), teacher.tokens)
+
+
+def objective_in_words(config: TrainingConfig, method: Method) -> str:
+    """What the held-out figure is of: every term with its weight. Scores of the student's own text are judged on text that stands
+    there, by the divergence that they estimate."""
+    table, name = config.method, method.loss.name
+    if method.signal == "sampled":
+        name = "reverse-kl" if config.scorer is None else "top-k-reverse-kl"
+    if config.data.has_rationales:
+        share = table.rationale_weight
+        return f"{1 - share:g} × {name} of the answer + {share:g} × {name} of the reasoning"
+    if "tau" in ENTRIES[table.loss].parameters:
+        name = f"{table.parameters.get('tau', ENTRIES[table.loss].parameters['tau'].default):g} × {name}"
+    return f"{name} + {table.text_weight:g} × cross-entropy of the text" if table.text_weight else name
 
 
 def lesson_of(

@@ -34,10 +34,11 @@ STUDENT = "student"
 
 
 class Trained(NamedTuple):
-    """What came of it. Scores in micro-nats a token of held-out conversations: the objective, and cross-entropy of the text;
-    `tokens` are loss tokens by role."""
+    """What came of it. Scores in micro-nats a token of held-out conversations: the objective (in words: `objective`), and
+    cross-entropy of the text; `tokens` are loss tokens by role."""
 
     loss: str
+    objective: str
     steps: int
     chosen_step: int
     examples: int
@@ -67,11 +68,13 @@ def ready(config: TrainingConfig, track: str = "") -> Ready:
     """What can be judged before a run is opened. Raises `DataError`, `ConfigError`, `SignalError` and `ResourceError`."""
     data = _require_inputs(config)
 
+    from tutelage.pipeline.plan_training import require_tokens
     from tutelage.pipeline.teaching_plan import method_of
     from tutelage.train.tracking import tracker
 
     if track:
         tracker(track)  # what is missing is told now
+    require_tokens(config)
     return Ready(config, method_of(config), data, track)
 
 
@@ -93,7 +96,8 @@ def train_student(ready: Ready, run: Run) -> Trained:
     trained = train(config, method, run, data, made, before, ready.track)
     told = _sources(config, run, data, trained)
     _ship(config, gate, run, made, trained, told)
-    facts: dict[str, Any] = {"calibration": {}, "taken": trained.facts["examples"], **made.facts, **trained.facts}
+    since = {"calibration": {}, "taken": trained.facts["examples"], "objective": trained.facts["loss"]}
+    facts: dict[str, Any] = {**since, **made.facts, **trained.facts}
     return Trained(*(facts[name] for name in Trained._fields))
 
 
@@ -147,8 +151,8 @@ def _check(config: TrainingConfig, run: Run) -> TrainingGate:
     done = run.stage("terms", 1, settings, inputs, (name,), work)
     for warning in done.facts["warnings"]:
         run.progress.say(f"terms: warning: {warning}")
-    asks = " (what it asks: TERMS.md in the student's folder, or tutelage terms check)" if gate.gate.conditions else ""
-    run.progress.say(f"terms: {together.status} for {config.run.purpose}{asks}")
+    conditions = " ".join(dict.fromkeys(condition.words for condition in gate.gate.conditions))
+    run.progress.say(f"terms: {together.status} for {config.run.purpose}{f', if: {conditions}' if conditions else ''}")
     return gate
 
 

@@ -28,6 +28,7 @@ class Told(NamedTuple):
     sources: Sequence[Mapping[str, Any]]
     facts: Mapping[str, Any]
     adapters: str = ""
+    rationale_prefix: str = ""
 
 
 FEW_TOKENS = 1000  # below: a share may be three points off
@@ -46,10 +47,13 @@ def training_card(told: Told, displays: Sequence[str]) -> str:
         "## How it was trained",
         f"{code(told.loss)} on {told.prefix}, signal {code(told.signal)}; {facts['steps']:,} steps on "
         f"{_of(facts)} conversations, the weights of step {facts['chosen_step']:,} kept."
-        + (f" Only adapters were trained ({told.adapters}), and added to the weights." if told.adapters else ""),
+        + (f" Only adapters were trained ({told.adapters}), and added to the weights." if told.adapters else "")
+        + (f" {_trimmed(facts)}" if "vocabulary" in facts else "")
+        + (f" {_reasoning(told.rationale_prefix)}" if told.rationale_prefix else ""),
         f"## How near it came, in nats a token of {facts['validation_examples']:,} conversations set aside",
         table(("", "before", "after"), [_row("objective", facts), _row("text", facts)]),
-        "The weights were chosen by these figures, so they flatter a little.",
+        "The weights were chosen by these figures, so they flatter a little."
+        + (" By the first of them no step was better than the student before training." if _is_worse(facts) else ""),
         *_sure(facts.get("calibration") or {}),
         "## What was taken from whom",
         table(("source", "licence", "role", "conversations", "loss tokens"), [_source(row) for row in told.sources]),
@@ -57,6 +61,21 @@ def training_card(told: Told, displays: Sequence[str]) -> str:
         "unless it is listed there.",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(body) + "\n"
+
+
+def _reasoning(prefix: str) -> str:
+    return f"A plain question gets the answer alone; after the line {code(prefix)} a question gets the reasoning that was learnt."
+
+
+def _trimmed(facts: Mapping[str, Any]) -> str:
+    cut = f"The vocabulary was cut to {facts['vocabulary']:,} tokens"
+    if "kept_mass_ppm" not in facts:
+        return f"{cut}."
+    return f"{cut}, to which the teacher gives {facts['kept_mass_ppm'] / 1e4:.2f} % of its probability."
+
+
+def _is_worse(facts: Mapping[str, Any]) -> bool:
+    return facts["objective_unats"] >= facts["before_objective_unats"]
 
 
 def _of(facts: Mapping[str, Any]) -> str:
@@ -103,7 +122,7 @@ def _metadata(told: Told) -> dict[str, Any]:
 def _row(what: str, facts: Mapping[str, Any]) -> tuple[str, str, str]:
     before, after = facts[f"before_{what}_unats"], facts[f"{what}_unats"]
     pair = " (a pair)" if facts["signal"] == "pairs" else ""
-    name = "cross-entropy of the text" if what == "text" else f"what was made small{pair}"
+    name = "cross-entropy of the text" if what == "text" else f"{facts.get('objective', 'what was made small')}{pair}"
     return name, f"{before / 1e6:.4f}", f"{after / 1e6:.4f}"
 
 
