@@ -126,7 +126,7 @@ class ProofClaimTable(Table):
     judge: str | None = None  # which judge; default: the only one, or the majority of several
     margin: Share
     level: Share = 0.95
-    expected_difference: float = Field(default=0.0, gt=-1, lt=1)
+    expected_difference: float = Field(default=0.0, allow_inf_nan=False)
     expected_discordance: Share = (
         0.2  # share of items on which just one is right, or the deviation of differences squared
     )
@@ -195,6 +195,8 @@ class ProofConfig(Table):
         return self
 
     def _check(self, claim: ProofClaimTable) -> None:
+        if claim.comparison != "teacher-text" and not -1 < claim.expected_difference < 1:
+            raise ValueError(f"expected_difference = {claim.expected_difference:g}: shares differ by less than 1")
         has_gold = self.items.gold is not None or self.items.gold_file is not None
         if claim.comparison == "gold" and not has_gold:
             raise ValueError('a claim against gold needs items.gold or items.gold_file; or comparison = "teacher"')

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.models.tiny import save_tiny
 from tutelage.cli.main import main
 from tutelage.ledger.verify import verify
+from tutelage.run_file import load_proof_config
 
 RUN_FILE = """
 [run]
@@ -145,6 +146,11 @@ def test_a_proof_on_the_teachers_text_is_what_the_models_say(
     [
         ({"[teacher_text]": ""}, "needs a table [teacher_text]"),
         ({"[teacher_text]": "[teacher_text]\ntop = 50"}, "top"),
+        ({"margin = 0.05": "margin = 0.05\nexpected_difference = -inf"}, "expected_difference"),
+        (
+            {'comparison = "teacher-text"': 'comparison = "teacher"\nexpected_difference = -1.5'},
+            "expected_difference = -1.5: shares differ by less than 1",
+        ),
         ({"seed = 5": "extra = {chat_template_kwargs = {enable_thinking = false}}"}, "sampling.extra"),
         ({"seed = 5": "reasoning_effort = 'high'"}, "sampling.reasoning_effort"),
         (
@@ -163,6 +169,11 @@ def test_what_cannot_score_is_refused_before_anything_is_asked(
     assert prove(written(tmp_path, folders, 3, **changes), "--out", tmp_path / "run") == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_student_may_be_expected_more_than_a_nat_away(tmp_path: Path, folders: tuple[Path, Path]) -> None:
+    run_file = written(tmp_path, folders, 3, **{"margin = 0.05": "margin = 0.05\nexpected_difference = -3.0"})
+    assert load_proof_config(run_file).claims[0].expected_difference == -3.0
 
 
 def test_another_vocabulary_is_refused_for_nats_a_token(
