@@ -37,7 +37,7 @@ SHOWN = 12  # of the worst and the best disagreements each
 CONTROLS = {
     "before": "the student before training",
     "plain": "the same student fine-tuned plainly on the same prompts' text",
-    "again": f"the teacher asked again on {FEWEST_AGAIN} items",
+    "again": "the teacher asked again",
     "gap": "the share of the gap recovered",
     "checkpoint": "the training checkpoint beside the served student",
     "unseen": "the questions that were trained on, held against the items (items.seen)",
@@ -176,8 +176,10 @@ def gap(proof: Proof, scores: Scores) -> dict[str, Any] | None:
     """(student − before)/(teacher − before) in score against the gold, with a BCa interval over items, or over sessions: of
     these the sums are resampled, whose share is that of the means. A reason where it has no meaning."""
     at = proof.with_gold_G
-    if "before" not in proof.systems or not at.size:
+    if "before" not in proof.systems:
         return None
+    if not at.size:
+        return {"recovered": None, "low": None, "high": None, "method": "not known without gold"}
     rows_N3 = np.stack([scores.gold[name].value_N[at] for name in ("student", "before", "teacher")], 1)
     share, over = _gap(*rows_N3.mean(0)), ""
     session = _sessions_at(proof, at)
@@ -201,7 +203,8 @@ def controls(proof: Proof, scores: Scores) -> list[dict[str, Any]]:
     there |= {"again": again >= min(FEWEST_AGAIN, teacher) > 0, "gap": bool(found and found["recovered"] is not None)}
     rows = [{"name": name, "words": words, "there": there[name]} for name, words in CONTROLS.items()]
     if there["again"] and again < FEWEST_AGAIN:
-        rows.append({"name": "again-500", "words": f"500 items asked again ({again} there are)", "there": False})
+        fewer = f"the teacher asked again on {FEWEST_AGAIN} items (fewer: {again})"
+        rows.append({"name": "again-500", "words": fewer, "there": False})
     return rows
 
 
