@@ -42,10 +42,10 @@ def test_calls_tokens_money_and_power(tmp_path: Path, models: Models, capsys: An
     )
     assert by_name["student"]["cost_usd"] == 0.0
     (claim,) = found["claims"]
-    assert claim["power"] == pytest.approx(non_inferiority_power(300, 0.05, 0.0, 0.05))
-    assert claim["items_for_80"] == items_needed(0.8, 0.05, 0.0, 0.05)
-    assert non_inferiority_power(300, 0.05, claim["shown_from"], 0.05) == pytest.approx(0.8, abs=1e-6)
-    assert "600 calls" in words and "a student that is truly no more than" in words and "limit $3" in words
+    assert claim["power"] == pytest.approx(non_inferiority_power(300, 0.05, 0.0, 0.2))
+    assert claim["items_for_80"] == items_needed(0.8, 0.05, 0.0, 0.2)
+    assert non_inferiority_power(300, 0.05, claim["shown_from"], 0.2) == pytest.approx(0.8, abs=1e-6)
+    assert "600 calls" in words and "a student that is truly" in words and "limit $3" in words
     assert [model.asked for model in models] == [0, 0, 0] and not (tmp_path / "runs").exists()
 
 
@@ -59,12 +59,12 @@ def test_sessions_take_a_design_effect(tmp_path: Path, models: Models, capsys: A
     run_file = write(tmp_path, models, grouped)
     _, found, words = plan(run_file, capsys)
     alone = found["claims"][0]
-    assert alone["power"] == pytest.approx(non_inferiority_power(300, 0.05, 0.0, 0.05))
+    assert alone["power"] == pytest.approx(non_inferiority_power(300, 0.05, 0.0, 0.2))
     assert "if items of a session were independent" in words and "300 in 30 sessions" in words
     run_file.write_text(run_file.read_text() + "expected_correlation = 0.2\n")
     _, found, words = plan(run_file, capsys)
     claim = found["claims"][0]
-    assert claim["power"] == pytest.approx(clustered_power(30, 10, 0.0, 0.05**0.5, 0.2, 0.05))
+    assert claim["power"] == pytest.approx(clustered_power(30, 10, 0.0, 0.2**0.5, 0.2, 0.05))
     assert claim["power"] < alone["power"]
     assert "design effect 2.8" in words and claim["items_for_80"] > alone["items_for_80"]
     assert claim["shown_from"] > alone["shown_from"]

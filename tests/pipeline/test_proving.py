@@ -49,7 +49,7 @@ licence = "mit"
 [[claims]]
 comparison = "gold"
 margin = 0.05
-expected_discordance = 0.05
+expected_discordance = 0.2
 """
 
 

@@ -194,11 +194,11 @@ def test_a_judge_of_whom_nothing_was_claimed_has_no_verdict(tmp_path: Path) -> N
             assert proved(run_file, tmp_path / "run") == 0
     found = evidence_of(tmp_path / "run")["judges"]
     assert [row["declared"] for row in found] == [True, False, False]
-    assert found[0]["gate"]["is_usable"] and found[0]["verdict"] and found[0]["together"]
+    assert found[0]["gate"]["is_usable"] and found[0]["verdict"] and found[0]["together"] is None, "one claim alone"
     assert [(row["verdict"], row["together"]) for row in found[1:]] == [(None, None)] * 2
     page = (tmp_path / "run" / "report.html").read_text()
     section = page[page.index('id="judges"') : page.index('id="disagreements"')]
-    assert f"{found[0]['verdict']} alone, {found[0]['together']} beside the other judges (Holm)" in section
+    assert f"interval: {found[0]['verdict']}</dd>" in section
     assert section.count("so it has no verdict") == 2
 
 

@@ -1,6 +1,7 @@
 """From scores to evidence, without a network: rows, ceiling, gap, controls, claims."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,17 +182,28 @@ def test_bad_gold_names_its_item() -> None:
 
 def test_a_task_that_scores_nonsense_is_named() -> None:
     class Odd:
-        name, is_binary, metric = "odd", False, "oddness"
+        name, metric = "odd", "oddness"
+
+        def __init__(self, value: Any, is_binary: bool = False) -> None:
+            self.value, self.is_binary = value, is_binary
 
         def require_reference(self, reference: str) -> None: ...
 
         def score(self, answer: Answer, reference: str) -> Score:
-            return Score(float("nan"), True, "")
+            return Score(1 / self.value if self.value == 0 else self.value, True, "")
 
-    with pytest.raises(DataError, match="task odd: item 0 scores nan"):
-        scored(Odd(), [Answer("a")], ["b"])
+    with pytest.raises(DataError, match="task odd: item 1 scores nan"):
+        scored(Odd(float("nan")), [Answer("a")], ["b"])
+    assert scored(Odd(0.5), [Answer("a")], ["b"]).scores[0].value == 0.5
+    for value, words in (
+        (0.5, "every score is 0 or 1"),
+        ("much", "TypeError"),
+        (0, "ZeroDivisionError: division by zero"),
+    ):
+        with pytest.raises(DataError, match=words):
+            scored(Odd(value, is_binary=True), [Answer("a")], ["b"])
     with pytest.raises(DataError, match="1 answers for 2 items"):
-        scored(Odd(), [Answer("a")], ["b", "c"])
+        scored(Odd(0.5), [Answer("a")], ["b", "c"])
 
 
 def test_references_of_tool_calls_are_calls() -> None:

@@ -72,6 +72,11 @@ def describe(found: "Proved") -> str:
         lines.append(f"  {claim['comparison']}")
         if claim["why"]:
             lines.append(f"  {visible(claim['why'])}")
+    if found.proofs > 1:
+        lines.append(
+            f"not the first look: the folder holds {found.proofs:,} proofs, and a margin that was chosen after one of them was "
+            "not declared before looking"
+        )
     if found.missing_controls:
         lines.append(f"without these controls: {'; '.join(found.missing_controls)}")
     width = max(len(system["role"]) for system in found.systems)

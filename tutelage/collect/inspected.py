@@ -21,7 +21,9 @@ def inspect_rows(path: Path) -> Iterator[Row]:
             raise DataError(f"{path} is larger than {MAX_BYTES >> 20} MiB", fix="split the evaluation")
         log = read_log(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"there is no file {path}", fix="check its name") from None
+        raise DataError(
+            f"there is no file {path}", fix=f"check its name; it was looked for as {path.absolute()}"
+        ) from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}", fix="give a file that can be read") from None
     except WireError as error:

@@ -53,7 +53,9 @@ def rows_of(path: Path, form: FileFormat) -> Iterator[Row]:
         else:
             yield from _table(path, form)
     except FileNotFoundError:
-        raise DataError(f"there is no file {path}", fix="check its name") from None
+        raise DataError(
+            f"there is no file {path}", fix=f"check its name; it was looked for as {path.absolute()}"
+        ) from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}", fix="give a file that can be read") from None
 

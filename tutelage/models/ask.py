@@ -390,5 +390,6 @@ def raise_outcome(asking: Asking, total: int) -> None:
             f"{len(lost)} of {total} questions got no usable answer; the last: {lost[-1].reason}",
             fix="run the same command again: only those are asked"
             if asking.failures
-            else f"leave those rows out of the data: more than {REFUSED_SHARE:.0%} refused is no accident",
+            else f"mend endpoint or request: more than {REFUSED_SHARE:.0%} refused is no accident. What is to be learnt from may "
+            "go on without those rows; a proof may not, it would leave out what a model fails at",
         )

@@ -88,7 +88,7 @@ class Budget:
             raise BudgetError(
                 f"the next question could bring the cost to ${(nusd_before + nusd) / NUSD_PER_USD:.6f}, "
                 f"over max_cost_usd = {self.max_nusd / NUSD_PER_USD:g}",
-                fix="raise budget.max_cost_usd (--max-cost) and run again; answered questions are not asked again",
+                fix="raise budget.max_cost_usd and run again; answered questions are not asked again",
             )
         if tokens_before + tokens > self.max_tokens:
             raise BudgetError(

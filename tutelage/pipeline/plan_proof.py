@@ -72,7 +72,11 @@ def describe_proof(found: dict[str, Any]) -> str:
         )
     lines.append(
         f"cost     about ${found['cost_usd']:.4f} in all; limit ${found['max_cost_usd']:g}"
-        + ("" if found["within_budget"] else "  OVER THE BUDGET: the proof would stop early")
+        + (
+            ""
+            if found["within_budget"]
+            else "  OVER THE BUDGET (max_cost_usd or max_tokens): the proof would stop early"
+        )
     )
     for claim in found["claims"]:
         lines += _claim_lines(claim)

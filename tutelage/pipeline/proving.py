@@ -27,6 +27,7 @@ from tutelage.pipeline.session import budget_of, today
 from tutelage.proof_config import ProofConfig
 from tutelage.prove.answers import Answered, Scored
 from tutelage.prove.artefact import CHECKPOINT, against_checkpoint, read_otherwise
+from tutelage.prove.judged import judge_rows
 from tutelage.prove.lengths import length_row
 from tutelage.prove.measure import (
     Bench,
@@ -37,7 +38,6 @@ from tutelage.prove.measure import (
     controls,
     disagreements,
     gap,
-    judge_rows,
     score_all,
     system_row,
 )
@@ -56,13 +56,15 @@ PAGE = "report.html"
 
 
 class Proved(NamedTuple):
-    """What `tutelage prove` says: each claim as in evidence.json, the controls that were missing, the money spent."""
+    """What `tutelage prove` says: each claim as in evidence.json, the controls that were missing, the money spent, and how many
+    proofs its folder holds."""
 
     claims: list[dict[str, Any]]
     systems: list[dict[str, Any]]
     missing_controls: list[str]
     spent_usd: float
     page: str
+    proofs: int
 
 
 def prove(config: ProofConfig, run: Run, looked: Looked) -> Proved:
@@ -75,7 +77,7 @@ def prove(config: ProofConfig, run: Run, looked: Looked) -> Proved:
     evidence = _report(work, gate, proved)
     return Proved(
         evidence["claims"], evidence["systems"], evidence["missing_controls"], evidence["cost"]["spent_usd"],
-        str(run.folder / PAGE),
+        str(run.folder / PAGE), evidence["looks"]["proofs"],
     )  # fmt: skip
 
 
@@ -283,7 +285,7 @@ def _results(work: Work, proof: Proof, scores: Scores) -> dict[str, Any]:
         "checkpoint": against_checkpoint(proof, scores, work.config.sampling.temperature),
         "controls": held,
         "missing_controls": missing,
-        "judges": judge_rows(proof, work.config.claims),
+        "judges": judge_rows(proof, work.config.claims, rows),
         "teacher_text": text_evidence(proof.texts, proof.level, proof.seed) if proof.texts else None,
         "disagreements": disagreements(proof, scores, [words_of(question) for question in work.questions]),
     }

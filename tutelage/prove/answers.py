@@ -60,19 +60,31 @@ class Scored:
 
 def scored(task: Task, answers: Sequence[Answer | None], references: Sequence[str | None]) -> Scored:
     """Every answer against its reference; a missing answer, or reference, is worth 0. Raises `DataError` for unequal lengths
-    and for a score that is no number from 0 to 1 (a plug-in's mistake)."""
+    and for a plug-in's mistakes: a score that is no number from 0 to 1, or neither where the task says that all are, an
+    exception."""
     if len(answers) != len(references):
         raise DataError(f"{len(answers)} answers for {len(references)} items", fix="score the same items")
     found = []
     for at, (answer, reference) in enumerate(zip(answers, references, strict=True)):
-        score = NOTHING if answer is None or reference is None else task.score(answer, reference)
-        if not 0.0 <= score.value <= 1.0:
-            raise DataError(
-                f"task {task.name}: item {at} scores {score.value!r}",
-                fix="a score is a number from 0 to 1; mend the task",
-            )
-        found.append(score)
+        found.append(NOTHING if answer is None or reference is None else _scored(task, at, answer, reference))
     return Scored(tuple(found))
+
+
+def _scored(task: Task, at: int, answer: Answer, reference: str) -> Score:
+    where = f"task {task.name}: item {at + 1}"
+    try:
+        score = task.score(answer, reference)
+        is_share = 0.0 <= score.value <= 1.0
+    except Exception as error:  # a plug-in's may be any
+        raise DataError(f"{where}: {type(error).__name__}: {error}", fix="mend the task; answers are kept") from error
+    if not is_share:
+        raise DataError(f"{where} scores {score.value!r}", fix="a score is a number from 0 to 1; mend the task")
+    if task.is_binary and score.value not in (0.0, 1.0):
+        raise DataError(
+            f"{where} scores {score.value!r}, and the task says that every score is 0 or 1",
+            fix="set its is_binary to False, or score 0 or 1",
+        )
+    return score
 
 
 def answers_are_references(task: Task) -> bool:

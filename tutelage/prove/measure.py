@@ -22,7 +22,7 @@ from tutelage.prove.differences import (
     shown,
 )
 from tutelage.prove.judges.calls import Items, JudgeCalls, majority
-from tutelage.prove.judges.evidence import Claimed, claim_of, panel_evidence
+from tutelage.prove.judges.evidence import Claimed, claim_of
 from tutelage.prove.judges.family import Kin
 from tutelage.prove.open_claims import COMPARISONS
 from tutelage.prove.tasks.base import Answer, Task
@@ -227,31 +227,6 @@ def claim_rows(
     return rows
 
 
-def judge_rows(proof: Proof, claims: Sequence[ProofClaimTable]) -> list[dict[str, Any]]:
-    """Every judge alone and their majority, each at the margin of its own claim. One without a claim has figures, at the margin
-    of the first claim on judges, else of the first claim; a verdict, and what Holm leaves of it (`together`), it has not."""
-    if proof.bench is None:
-        return []
-    declared: dict[str, ProofClaimTable] = {}
-    for claim in claims:
-        if claim.comparison == "judge":
-            declared.setdefault(proof.bench.judge(claim.judge).name, claim)
-    usual = next(iter(declared.values()), claims[0])
-    panels = {}
-    for margin, level in dict.fromkeys((claim.margin, claim.level) for claim in (usual, *declared.values())):
-        found = panel_evidence(proof.bench.items, proof.bench.calls, margin, level, proof.bench.kin)
-        panels[margin, level] = [*found["judges"], *([found["majority"]] if found["majority"] else [])]
-    rows = []
-    for at, row in enumerate(panels[usual.margin, usual.level]):
-        claim = declared.get(row["judge"])
-        if claim is None:
-            rows.append(row | {"declared": False, "verdict": None, "together": None})
-        else:
-            its_own = panels[claim.margin, claim.level][at]
-            rows.append(its_own | {"declared": True, "together": its_own.get("together")})
-    return rows
-
-
 class _Estimate:
     """What one claim compares, at any level."""
 
@@ -317,7 +292,7 @@ class _Estimate:
         return {
             "metric": self.texts.metric if self.texts else proof.task.metric if self.judged is None else "win rate",
             "unit": self.texts.unit if self.texts else "points",
-            "comparison": COMPARISONS[claim.comparison], "kind": claim.comparison, "judge": claim.judge,
+            "comparison": self._compared(), "kind": claim.comparison, "judge": claim.judge,
             "student": student, "teacher": teacher, "difference": difference,
             "ci_low": found and found.low, "ci_high": found and found.high, "level": claim.level,
             "method": found.method if found else "none", "n": found.n if found else self._items(), "margin": claim.margin,
@@ -325,10 +300,21 @@ class _Estimate:
             "left_out": self.left_out(),
         }  # fmt: skip
 
+    def _compared(self) -> str:
+        """In words; of a judge also whose preference it is, and what may make it a poor one."""
+        words = COMPARISONS[self.claim.comparison]
+        if self.judged is None:
+            return words
+        assert self.proof.bench is not None
+        name, bench = self.judged.evidence["judge"], self.proof.bench
+        kin = bench.kin[name].warnings if name in bench.kin else ()
+        favours = [one for one in kin if "may prefer" in one]
+        return "; ".join([f"{words} (judge {name}): {self.judged.evidence['estimand']}", *favours])
+
     def _means(self) -> tuple[float | None, float]:
         scores = self.scores
         if self.judged is not None:
-            return self.judged.evidence["win_rate"], 0.5
+            return self.judged.evidence["claimed_rate"], 0.5
         if self.texts is not None:
             return self.texts.means("student")
         if self.claim.comparison == "teacher":

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from tutelage.canon import decimals, digest_of
 from tutelage.errors import ConfigError
 from tutelage.proof_config import ProofClaimTable, ProofConfig
+from tutelage.prove.simulated_power import enough, formula_holds, simulated_power
 from tutelage.prove.tasks.base import Task
 from tutelage.prove.teacher_text import FEWEST_TEXTS, metric_of
 from tutelage.records import Claim
@@ -78,7 +79,12 @@ def declare(
         if not any(words in error.message for words in _OUT_OF_REACH):
             raise
         needed = 0
-    return Planned(record, power_of(task, claim, n, size, sessions), needed)
+    power = power_of(task, claim, n, size, sessions)
+    if needed and claim.comparison != TEXT and not _by_formula(task, claim, n, sessions):
+        holds_from = enough(claim.expected_discordance, size, sessions, is_binary=task.is_binary)
+        surely = max(needed, math.ceil(round(holds_from, 6)))
+        needed = min(surely, n) if power >= WANTED else surely
+    return Planned(record, power, needed)
 
 
 def _metric(config: ProofConfig, task: Task, claim: ProofClaimTable) -> str:
@@ -107,7 +113,20 @@ def power_of(task: Task, claim: ProofClaimTable, n: int, size: float = 1.0, sess
     expectations hold."""
     if claim.comparison == TEXT and (sessions < FEWEST_SESSIONS if sessions else n < FEWEST_TEXTS):
         return 0.0  # no interval is made of so few
-    return _power(task, claim, n, size)
+    planned = _power(task, claim, n, size)
+    if _by_formula(task, claim, n, sessions):
+        return planned
+    return simulated_power(
+        n, claim.margin, claim.expected_difference, claim.expected_discordance, claim.level, is_binary=task.is_binary,
+        sessions=sessions, correlation=claim.expected_correlation or 0.0,
+    )  # fmt: skip
+
+
+def _by_formula(task: Task, claim: ProofClaimTable, n: int, sessions: int) -> bool:
+    """Judged claims and texts have intervals of their own, which the formulas come near to."""
+    if claim.comparison in ("judge", TEXT):
+        return True
+    return formula_holds(n, claim.expected_discordance, sessions, is_binary=task.is_binary)
 
 
 def _fewest(claim: ProofClaimTable, size: float, sessions: int) -> int:
@@ -168,7 +187,7 @@ def furthest_shown(task: Task, claim: ProofClaimTable, n: int, sessions: int = 0
 
     if chance(high) < WANTED:
         return None
-    for _ in range(40):
+    for _ in range(40 if _by_formula(task, claim, n, sessions) else 12):
         middle = (low + high) / 2
         low, high = (middle, high) if chance(middle) < WANTED else (low, middle)
     return high

@@ -94,6 +94,7 @@ def claim_of(items: Items, judge: JudgeCalls, margin: float, level: float) -> Cl
         "reasons": reasons,
         "estimand": _ESTIMAND[gate.ground],
         "win_rate": _win_rate(counts),
+        "claimed_rate": _gold_rate(items) if gate.ground == "gold" else _win_rate(counts),
         "difference": "win rate of the student less one half",
         "ci_low": None if found is None else found.low,
         "ci_high": None if found is None else found.high,
@@ -114,7 +115,15 @@ _ESTIMAND = {
 def _win_rate(counts: Tally) -> float | None:
     """As the judge called it, ties and inconsistent calls one half, over the items that were read or alike."""
     known = counts.n - counts.unreadable
-    return None if known == 0 else (counts.student + EVEN * (known - counts.same)) / known
+    if known == 0 or (counts.unreadable and not counts.read):
+        return None  # answers that are alike were not judged: alone they are no judgement
+    return (counts.student + EVEN * (known - counts.same)) / known
+
+
+def _gold_rate(items: Items) -> float:
+    """As people prefer, on the items that they judged: what the interval of such a claim is about."""
+    gold_N = items.gold_N[items.gold_N != Call.UNREADABLE]
+    return float(gold_N.astype(np.float64).mean() / 2 + EVEN)
 
 
 def _interval_at(items: Items, judge: JudgeCalls, gate: Gate) -> IntervalAt:
