@@ -55,7 +55,9 @@ def test_a_prompt_that_only_the_teacher_reads_goes_into_the_weights(run_file: Pa
     """The student is its own teacher: all that there is to learn is the prompt."""
     found = do(run_file, tmp_path / "run", **WHOLE, teacher__system=SYSTEM, train__steps=30)
     assert found.objective_unats < 0.85 * found.before_objective_unats and found.before_objective_unats > 10_000
-    plain = do(run_file, tmp_path / "plain", **WHOLE, train__steps=2)
+    plain = do(
+        run_file, tmp_path / "plain", **WHOLE, train__steps=2, train__precision="float32", teacher__precision="float32"
+    )
     assert plain.before_objective_unats == 0, "without a prompt they are the same"
 
 
@@ -227,7 +229,7 @@ def test_an_old_self_alone_has_nothing_to_teach_at_first(run_file: Path, tmp_pat
     start, end = text.index("[teacher]"), text.index("[student]")
     path = tmp_path / "self.toml"
     path.write_text(f'{text[:start]}[teacher]\nold_self = true\nprecision = "float32"\n{text[end:]}')
-    found = do(path, tmp_path / "run")
+    found = do(path, tmp_path / "run", train__precision="float32")
     assert found.before_objective_unats == 0 and verify(tmp_path / "run").findings == ()
     found = do(path, tmp_path / "baked", teacher__system=SYSTEM, train__steps=30)
     assert found.objective_unats < 0.8 * found.before_objective_unats
