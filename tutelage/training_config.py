@@ -217,7 +217,8 @@ class MethodTable(Table):
     @field_validator("prefix", mode="before")
     @classmethod
     def _whose(cls, value: object) -> object:
-        if value in ("data", "student") or (isinstance(value, int | float) and 0 < value <= 1):
+        is_share = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= 1
+        if value in ("data", "student") or is_share:
             return value
         raise ValueError(f'{value!r} is not "data", "student", or a share of the steps above 0 and up to 1')
 

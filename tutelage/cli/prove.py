@@ -74,8 +74,8 @@ def describe(found: "Proved") -> str:
             lines.append(f"  {visible(claim['why'])}")
     if found.proofs > 1:
         lines.append(
-            f"not the first look: the folder holds {found.proofs:,} proofs, and a margin that was chosen after one of them was "
-            "not declared before looking"
+            f"perhaps not the first look: a proof was begun in this folder {found.proofs:,} times, each time with other "
+            "settings; a margin that was chosen after answers were seen was not declared before looking"
         )
     if found.missing_controls:
         lines.append(f"without these controls: {'; '.join(found.missing_controls)}")

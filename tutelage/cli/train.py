@@ -68,7 +68,6 @@ def describe(found: "Trained", folder: Path) -> str:
     """What came of it, in plain lines."""
     tokens = ", ".join(f"{count:,} as {role}" for role, count in found.tokens.items())
     where = shlex.quote(str(folder))
-    unit = " (a pair)" if found.loss.startswith("dpo") else ""
     worse = found.objective_unats >= found.before_objective_unats
     return "\n".join(
         [
@@ -76,7 +75,7 @@ def describe(found: "Trained", folder: Path) -> str:
             f"steps      {found.steps:,} on {_of(found)} conversations; the weights of step {found.chosen_step:,} kept",
             f"tokens     {tokens}",
             f"judged on  {found.validation_examples:,} conversations that were set aside, nats a token:",
-            f"  {found.objective}{unit}  {_change(found.before_objective_unats, found.objective_unats)}",
+            f"  {found.objective}  {_change(found.before_objective_unats, found.objective_unats)}",
             f"  cross-entropy of the text  {_change(found.before_text_unats, found.text_unats)}",
             *(
                 ["warning    no step was better than the student before training, by the first of these"]

@@ -86,7 +86,7 @@ def describe_training(found: dict[str, Any]) -> str:
             f"supervision {found['supervision']['words']}",
             f"terms       {found['terms']['status']} for {found['terms']['purpose']}"
             + ("" if found["permitted"] else "  (training would stop here; see `tutelage terms check`)")
-            + (f", if: {' '.join(found['conditions'])}" if found["conditions"] else ""),
+            + (f", if: {' '.join(found['conditions'])}" if found["conditions"] and found["permitted"] else ""),
             *([] if found["conversations"] is None else [f"data        {found['conversations']:,} conversations"]),
             f"method      {found['method']}",
             *([refused] if found["problem"] else []),

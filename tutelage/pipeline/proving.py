@@ -56,8 +56,8 @@ PAGE = "report.html"
 
 
 class Proved(NamedTuple):
-    """What `tutelage prove` says: each claim as in evidence.json, the controls that were missing, the money spent, and how many
-    proofs its folder holds."""
+    """What `tutelage prove` says: each claim as in evidence.json, the controls that were missing, the money spent, and how often
+    a proof was begun in its folder."""
 
     claims: list[dict[str, Any]]
     systems: list[dict[str, Any]]

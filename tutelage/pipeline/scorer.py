@@ -4,6 +4,7 @@ A text's address is known before it is sent, so what was scored once is never pa
 and finds their scores in the store.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from tutelage.progress import Progress, Quiet
 from tutelage.records import NUSD_PER_USD, UNATS_PER_NAT, Position, Role, TokenLogprob
 from tutelage.train.examples import Example
 from tutelage.train.loop import plan_steps
-from tutelage.train.onpolicy import drawing
+from tutelage.train.order import epoch_order
 from tutelage.train.preflight import TRIED
 from tutelage.train.scored import Ask, AskedScores, AskedTopK, ids_of_example
 from tutelage.train.teaching import Teaching, Together, Words
@@ -189,8 +190,10 @@ def expected(config: TrainingConfig, scorer: Scorer, rows: Rows) -> Expected:
     that no step takes: what the store has already is not taken off."""
     asked, answers = ([len(one.ids) for one in side] for side in (rows.train, rows.validation))
     prompts, table = [one.targets[0] for one in rows.train], table_of(config, len(asked))
-    steps = (drawing(prompts, table, config.run.seed, step).rows for step in range(plan_steps(len(asked), table).steps))
-    taken, share = [row for step in steps for row in step], config.method.student_share
+    per_epoch, steps = plan_steps(len(asked), table)
+    epochs = (epoch_order(prompts, table.batch_size, config.run.seed, at) for at in range(math.ceil(steps / per_epoch)))
+    taken = [row for step in [step for epoch in epochs for step in epoch][:steps] for row in step]
+    share = config.method.student_share
     usual = min(config.method.max_new_tokens, sum(len(one.targets) for one in rows.train) / len(asked))
     once = min(len(taken), len(asked)) if share < 1 else 0  # the data's text is scored once
     looked = asked[:TRIED] if once < len(asked) else []

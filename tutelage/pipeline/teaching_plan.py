@@ -291,8 +291,9 @@ def objective_in_words(config: TrainingConfig, method: Method) -> str:
     if method.signal == "sampled":
         name = "reverse-kl" if config.scorer is None else "top-k-reverse-kl"
     if config.data.has_rationales:
-        share = table.rationale_weight
-        return f"{1 - share:g} × {name} of the answer + {share:g} × {name} of the reasoning"
+        return f"{name} of answer and reasoning, the latter × {table.rationale_weight:g} × the share that has one"
+    if method.signal == "pairs":
+        name += " (a pair)"
     if "tau" in ENTRIES[table.loss].parameters:
         name = f"{table.parameters.get('tau', ENTRIES[table.loss].parameters['tau'].default):g} × {name}"
     return f"{name} + {table.text_weight:g} × cross-entropy of the text" if table.text_weight else name

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.errors import DataError
+from tutelage.errors import DataError, TutelageError
 from tutelage.prove.tasks.base import Answer, Score, Task
 
 NOTHING = Score(0.0, False, "")
@@ -75,6 +75,8 @@ def _scored(task: Task, at: int, answer: Answer, reference: str) -> Score:
     try:
         score = task.score(answer, reference)
         is_share = 0.0 <= score.value <= 1.0
+    except TutelageError:
+        raise
     except Exception as error:  # a plug-in's may be any
         raise DataError(f"{where}: {type(error).__name__}: {error}", fix="mend the task; answers are kept") from error
     if not is_share:

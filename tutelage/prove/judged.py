@@ -28,7 +28,7 @@ def judge_rows(
     for margin, level in dict.fromkeys((claim.margin, claim.level) for claim in (usual, *declared.values())):
         found = panel_evidence(proof.bench.items, proof.bench.calls, margin, level, proof.bench.kin)
         panels[margin, level] = [*found["judges"], *([found["majority"]] if found["majority"] else [])]
-    rows = []
+    rows = list[dict[str, Any]]()
     for at, row in enumerate(panels[usual.margin, usual.level]):
         claim = declared.get(row["judge"])
         if claim is None:
@@ -37,4 +37,6 @@ def judge_rows(
             its_own = panels[claim.margin, claim.level][at]
             together = verdicts[row["judge"]] if len(claims) > 1 else None
             rows.append(its_own | {"declared": True, "together": together})
+    for row in rows:
+        row.pop("holm", None)  # over judges alone: the claims are held together
     return rows

@@ -306,9 +306,9 @@ class _Estimate:
         if self.judged is None:
             return words
         assert self.proof.bench is not None
-        name, bench = self.judged.evidence["judge"], self.proof.bench
-        kin = bench.kin[name].warnings if name in bench.kin else ()
-        favours = [one for one in kin if "may prefer" in one]
+        name, kin = self.judged.evidence["judge"], self.proof.bench.kin
+        asked = [name] if name in kin else list(kin)  # the majority is all of them
+        favours = [f"{one}: {words}" for one in asked for words in kin[one].warnings if "may prefer" in words]
         return "; ".join([f"{words} (judge {name}): {self.judged.evidence['estimand']}", *favours])
 
     def _means(self) -> tuple[float | None, float]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tutelage.canon import decimals, digest_of
 from tutelage.errors import ConfigError
 from tutelage.proof_config import ProofClaimTable, ProofConfig
-from tutelage.prove.simulated_power import enough, formula_holds, simulated_power
+from tutelage.prove.simulated_power import Expected, enough, formula_holds, simulated_power
 from tutelage.prove.tasks.base import Task
 from tutelage.prove.teacher_text import FEWEST_TEXTS, metric_of
 from tutelage.records import Claim
@@ -27,8 +27,8 @@ COMPARISONS = {
 
 
 class Planned(NamedTuple):
-    """A claim, the chance that it is shown if its expectations hold, and the items that a chance of 80 % needs (0: no number
-    is enough)."""
+    """A claim, the chance that it is shown if its expectations hold, and the items that a chance of 80 % needs at most (0: no
+    number is enough)."""
 
     claim: Claim
     power: float
@@ -58,6 +58,7 @@ def declare(
             f"expected_correlation = {claim.expected_correlation:g} of a claim, and no item names a session",
             fix="leave it out, or name the session of every item (column session or group)",
         )
+    sessions = min(sessions, n)  # of a claim on some of the items
     size = session_size(n, sessions)
     said = {"task": config.task.model_dump(mode="json"), "judge": claim.judge or ""}
     if claim.comparison == TEXT and config.teacher_text is not None:
@@ -80,10 +81,8 @@ def declare(
             raise
         needed = 0
     power = power_of(task, claim, n, size, sessions)
-    if needed and claim.comparison != TEXT and not _by_formula(task, claim, n, sessions):
-        holds_from = enough(claim.expected_discordance, size, sessions, is_binary=task.is_binary)
-        surely = max(needed, math.ceil(round(holds_from, 6)))
-        needed = min(surely, n) if power >= WANTED else surely
+    if needed and not _by_formula(task, claim, n, sessions):
+        needed = n if power >= WANTED else max(needed, math.ceil(round(enough(_expected(task, claim, n, sessions)), 6)))
     return Planned(record, power, needed)
 
 
@@ -113,20 +112,26 @@ def power_of(task: Task, claim: ProofClaimTable, n: int, size: float = 1.0, sess
     expectations hold."""
     if claim.comparison == TEXT and (sessions < FEWEST_SESSIONS if sessions else n < FEWEST_TEXTS):
         return 0.0  # no interval is made of so few
-    planned = _power(task, claim, n, size)
+    planned = _power(task, claim, n, size)  # raises for expectations that no two models meet
     if _by_formula(task, claim, n, sessions):
         return planned
-    return simulated_power(
-        n, claim.margin, claim.expected_difference, claim.expected_discordance, claim.level, is_binary=task.is_binary,
-        sessions=sessions, correlation=claim.expected_correlation or 0.0,
-    )  # fmt: skip
+    return simulated_power(_expected(task, claim, n, sessions), claim.margin, claim.level)
 
 
 def _by_formula(task: Task, claim: ProofClaimTable, n: int, sessions: int) -> bool:
     """Judged claims and texts have intervals of their own, which the formulas come near to."""
-    if claim.comparison in ("judge", TEXT):
-        return True
-    return formula_holds(n, claim.expected_discordance, sessions, is_binary=task.is_binary)
+    return claim.comparison in ("judge", TEXT) or formula_holds(_expected(task, claim, n, sessions))
+
+
+def _expected(task: Task, claim: ProofClaimTable, n: int, sessions: int) -> Expected:
+    return Expected(
+        n,
+        claim.expected_difference,
+        claim.expected_discordance,
+        task.is_binary,
+        sessions,
+        claim.expected_correlation or 0.0,
+    )
 
 
 def _fewest(claim: ProofClaimTable, size: float, sessions: int) -> int:

@@ -121,8 +121,7 @@ def _metadata(told: Told) -> dict[str, Any]:
 
 def _row(what: str, facts: Mapping[str, Any]) -> tuple[str, str, str]:
     before, after = facts[f"before_{what}_unats"], facts[f"{what}_unats"]
-    pair = " (a pair)" if facts["signal"] == "pairs" else ""
-    name = "cross-entropy of the text" if what == "text" else f"{facts.get('objective', 'what was made small')}{pair}"
+    name = "cross-entropy of the text" if what == "text" else facts.get("objective", "what was made small")
     return name, f"{before / 1e6:.4f}", f"{after / 1e6:.4f}"
 
 

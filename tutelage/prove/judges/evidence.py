@@ -121,7 +121,7 @@ def _win_rate(counts: Tally) -> float | None:
 
 
 def _gold_rate(items: Items) -> float:
-    """As people prefer, on the items that they judged: what the interval of such a claim is about."""
+    """As people prefer, on the items that they judged. Where PPI++ makes the interval, it need not be its middle."""
     gold_N = items.gold_N[items.gold_N != Call.UNREADABLE]
     return float(gold_N.astype(np.float64).mean() / 2 + EVEN)
 
