@@ -129,8 +129,8 @@ def test_the_derivatives_of_what_is_weighed_or_moved() -> None:
             slope(make("taid", t=0.4), logits, signal)[at], q[at] - torch.tensor(target, dtype=torch.float64)
         )
     torch.testing.assert_close(slope(make("taid", t=1.0), logits, signal), forward)
-    assert torch.equal(make("taid", t=1.0)(logits, signal), make("forward-kl")(logits, signal))
-    assert make("taid", t=0.0)(logits, signal).abs().max() < 1e-14
+    torch.testing.assert_close(make("taid", t=1.0)(logits, signal), make("forward-kl")(logits, signal))
+    assert make("taid", t=0.0)(logits, signal).abs().max() < 1e-13
 
 
 def test_the_teachers_entropy_decides_where_forward_kl_counts_too() -> None:
