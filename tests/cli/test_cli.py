@@ -21,7 +21,7 @@ def tutelage(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPr
         text=True,
         check=False,
         cwd=cwd,
-        timeout=120,
+        timeout=600,
     )
 
 
