@@ -116,6 +116,7 @@ def test_a_budget_stops_the_run_cleanly(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.timeout(900)
 def test_the_real_teacher_teaches_a_second_job(tmp_path: Path) -> None:
     """The embedded teacher over its real server, and a student cut from the real weights."""
     init(tmp_path)
