@@ -121,9 +121,8 @@ class Recipe:
     def source(self, arm: str, student: Causal, steps: int, seed: int, rate: float) -> Source:
         own: dict[str, Any] = {"max_new_tokens": self.chosen.new_tokens}
         written_by, table = LocalRoller(student.model), self.table(steps, rate)
-        if (
-            arm == "distillm_2"
-        ):  # writes an epoch's answers before it: an epoch of as many prompts as there are steps for
+        if arm == "distillm_2":
+            # An epoch's answers are written before it: one of as many prompts as there are steps for.
             some = random.Random(seed).sample(self.examples, min(len(self.examples), steps * BATCH))
             table = table.model_copy(update={"epochs": steps / math.ceil(len(some) / BATCH)})
             teaching = ContrastTeacher(self.teacher, make("distillm-2"))

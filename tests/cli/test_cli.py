@@ -14,14 +14,14 @@ from tutelage.errors import ConfigError
 RECIPE = Path(__file__).parents[2] / "tutelage" / "recipes" / "film_reviews" / "run.toml"
 
 
-def tutelage(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def tutelage(*arguments: str, cwd: Path | None = None, timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tutelage", *arguments],
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
-        timeout=600,
+        timeout=timeout_s,
     )
 
 

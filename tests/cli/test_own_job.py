@@ -125,7 +125,7 @@ def test_the_real_teacher_teaches_a_second_job(tmp_path: Path) -> None:
         "budget.max_cost_usd": 0,
     }  # fmt: skip
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    done = tutelage("run", "run.toml", *flags, cwd=tmp_path)
+    done = tutelage("run", "run.toml", *flags, cwd=tmp_path, timeout_s=600)  # weights are read several times
     assert done.returncode == 0, done.stderr
     evidence = json.loads((tmp_path / "runs" / "my" / "evidence.json").read_text())
     assert evidence["claims"][0]["n"] == 20
