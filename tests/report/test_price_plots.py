@@ -45,6 +45,14 @@ def test_prices_stand_where_the_axis_says() -> None:
     assert min(x for x, _ in rings(svg)) == pytest.approx(where, abs=0.3)
 
 
+@pytest.mark.parametrize("teacher_usd", [0.0123, 0.0124, 0.015, 0.019])
+def test_the_axis_has_marks_where_prices_are_nearly_alike(teacher_usd: float) -> None:
+    svg = price_plots.price_chart([system("teacher", 0.9, teacher_usd), system("student", 0.8, 0.0123)], unit=MONEY)
+    marks = {float(x): value for x, value in re.findall(r'<text x="([\d.]+)" y="309.0"[^>]*>([\d.]+)<', svg)}
+    assert len(marks) >= 2
+    assert all(56 <= x <= price_plots.WIDTH - 12 for x in marks)
+
+
 def test_nothing_is_drawn_of_nothing() -> None:
     with pytest.raises(ValueError, match="CPU-seconds"):
         price_plots.price_chart(SYSTEMS)

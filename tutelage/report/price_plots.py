@@ -39,7 +39,9 @@ def price_chart(
     if not shown:
         raise ValueError(f"nothing to draw: no system has a price in {unit.words}")
     logs = [math.log10(system[unit.key]) for system in shown]
-    x_low, x_high = padded(min(logs), max(logs), 0.12) if len(set(logs)) > 1 else (logs[0] - 0.5, logs[0] + 0.5)
+    spread = max(logs) - min(logs)
+    room = max(0.12 * spread, (1 - spread) / 2)  # a decade at the least: a shorter axis may hold no round price
+    x_low, x_high = min(logs) - room, max(logs) + room
     y_low, y_high = padded(min(s["ci_low"] for s in shown), max(s["ci_high"] for s in shown))
     x, y = Scale(x_low, x_high, 56, WIDTH - 12), Scale(y_low, y_high, 290, 30)
     marks = [(math.log10(value), words.number(value, 1)) for value in log_ticks(10**x_low, 10**x_high)]

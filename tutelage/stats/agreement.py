@@ -42,15 +42,20 @@ def cohen_kappa(
     `DataError` for no item, unequal lengths or a word that is no category; `ConfigError` for a wrong level or fewer
     than two categories.
     """
+    return kappa_of(_crossed(first_N, second_N, categories), ordered=ordered, level=level)
+
+
+def kappa_of(counts_KK: NDArray[np.int64], *, ordered: bool = False, level: float = 0.95) -> Kappa:
+    """`cohen_kappa` of how often the first rater says one of K ≥ 2 categories (row) while the second says another (column); at
+    least one item. Raises `ConfigError` for a wrong level."""
     z = two_sided_z(level)
-    counts = _crossed(first_N, second_N, categories)
-    n = int(counts.sum())
-    p = counts / n
+    n = int(counts_KK.sum())
+    p = counts_KK / n
     share = float(np.trace(p))
     rows, columns = p.sum(axis=1), p.sum(axis=0)
-    steps = np.arange(len(categories))
-    apart = np.subtract.outer(steps, steps) / (len(categories) - 1.0)
-    weights = 1.0 - apart**2 if ordered else np.eye(len(categories))
+    steps = np.arange(len(p))
+    apart = np.subtract.outer(steps, steps) / (len(p) - 1.0)
+    weights = 1.0 - apart**2 if ordered else np.eye(len(p))
     observed, chance = float((weights * p).sum()), float(rows @ weights @ columns)
     if chance >= 1.0 - 1e-12:
         return Kappa(n, share, None, None, None, level, "undefined: both say one thing throughout")

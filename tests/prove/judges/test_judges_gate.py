@@ -160,5 +160,12 @@ def test_agreement_with_gold_that_chance_gives_once_in_a_thousand_is_not_enough(
     assert "kappa 0.60" in found.reasons[0]
 
 
+def test_one_word_throughout_against_gold_has_no_limits_and_the_reason_says_so() -> None:
+    gold = np.where(np.arange(200) % 2, 1, -1).astype(np.int8)
+    ones = np.ones(200, dtype=np.int8)
+    found = is_usable(Items(-gold, np.zeros(200, bool), gold), JudgeCalls("always student", ones, ones))
+    assert any("kappa with gold is 0.00" in reason and "variance is nought" in reason for reason in found.reasons)
+
+
 def _no_gold(n: int) -> np.ndarray:
     return np.full(n, NO_GOLD, dtype=np.int8)

@@ -98,7 +98,7 @@ def _says_something(counts: Tally, judge: JudgeCalls) -> list[str]:
 
 def _against_gold(items: Items, judge: JudgeCalls) -> list[str]:
     found = gold_agreement(items, judge)
-    if found is None or found.kappa is None or found.low is None:
+    if found is None or found.kappa is None:
         return ["where gold names a model, the judge names none, or both say one thing throughout: nothing shows skill"]
     reasons = []
     if found.p >= MOST_GOLD_P:
@@ -106,7 +106,9 @@ def _against_gold(items: Items, judge: JudgeCalls) -> list[str]:
             f"it agrees with gold on {found.share:.1%} of {found.n} items (kappa {found.kappa:.2f}); chance does as well "
             f"with probability {found.p:.2g}, and {MOST_GOLD_P:.0e} is the most"
         )
-    if not found.low > LEAST_KAPPA:
+    if found.low is None:
+        reasons.append(f"kappa with gold is {found.kappa:.2f} on {found.n} items, {found.method}: nothing shows skill")
+    elif not found.low > LEAST_KAPPA:
         reasons.append(
             f"kappa with gold is {found.kappa:.2f} on {found.n} items; its lower {found.level:.0%} limit {found.low:.2f} "
             f"is not above {LEAST_KAPPA}"
