@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 from tutelage.canon import decimals, digest_of
 from tutelage.errors import ConfigError
 from tutelage.proof_config import ProofClaimTable, ProofConfig
-from tutelage.prove.simulated_power import Expected, enough, formula_holds, simulated_power
+from tutelage.prove.simulated_power import Expected, enough, formula_holds, session_size, simulated_power
 from tutelage.prove.tasks.base import Task
 from tutelage.prove.teacher_text import FEWEST_TEXTS, metric_of
 from tutelage.records import Claim
 from tutelage.stats.clusters import FEWEST_SESSIONS
 from tutelage.stats.power import items_needed, non_inferiority_power, smallest
-from tutelage.stats.power_means import clustered_power, clustered_sessions_needed
+from tutelage.stats.power_means import clustered_power, clustered_sessions_needed, design_effect
 
 WANTED = 0.8
 TEXT = "teacher-text"
@@ -97,14 +97,8 @@ def _is_of_pairs(task: Task, claim: ProofClaimTable) -> bool:
     return task.is_binary and claim.comparison not in ("judge", TEXT)
 
 
-def session_size(n: int, sessions: int) -> float:
-    """Items a session, 1 where there are none."""
-    return max(1.0, n / sessions) if sessions else 1.0
-
-
-def design_effect(claim: ProofClaimTable, size: float) -> float:
-    """Of Kish (1965), Survey Sampling, section 5.4: how many times the variance of independent items the mean has."""
-    return 1.0 + (size - 1.0) * (claim.expected_correlation or 0.0)
+def _effect(claim: ProofClaimTable, size: float) -> float:
+    return design_effect(size, claim.expected_correlation or 0.0)
 
 
 def power_of(task: Task, claim: ProofClaimTable, n: int, size: float = 1.0, sessions: int = 0) -> float:
@@ -142,7 +136,7 @@ def _fewest(claim: ProofClaimTable, size: float, sessions: int) -> int:
 
 
 def _power(task: Task, claim: ProofClaimTable, n: int, size: float = 1.0) -> float:
-    if design_effect(claim, size) > 1.0:
+    if _effect(claim, size) > 1.0:
         sessions = round(n / size)
         if sessions < 2:
             return 0.0
@@ -160,7 +154,7 @@ def _power(task: Task, claim: ProofClaimTable, n: int, size: float = 1.0) -> flo
 
 
 def _needed(task: Task, claim: ProofClaimTable, size: float) -> int:
-    if design_effect(claim, size) > 1.0:
+    if _effect(claim, size) > 1.0:
         return math.ceil(
             size
             * clustered_sessions_needed(
@@ -213,5 +207,5 @@ def assumption(claim: ProofClaimTable, n: int = 0, sessions: int = 0) -> str:
     size = session_size(n, sessions)
     return (
         f"{said}, correlation {claim.expected_correlation:g} within sessions of {size:.3g} items "
-        f"(design effect {design_effect(claim, size):.3g})"
+        f"(design effect {_effect(claim, size):.3g})"
     )

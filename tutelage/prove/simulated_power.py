@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tutelage.errors import ConfigError, DataError
 from tutelage.prove.differences import ENOUGH_ITEMS, Column, difference_interval
+from tutelage.stats.power_means import design_effect
 
 DRAWS = 1000  # a chance of 80 % is known to 1.3 points
 MOST_ITEMS = 2_000_000  # that are drawn in all: fewer proofs where each is large
@@ -34,13 +35,16 @@ class Expected(NamedTuple):
 
     @property
     def size(self) -> float:
-        """Items a session."""
-        return max(1.0, self.n / self.sessions) if self.sessions else 1.0
+        return session_size(self.n, self.sessions)
 
     @property
     def effect(self) -> float:
-        """Of Kish (1965), section 5.4: how many times the variance of independent items the mean has."""
-        return 1.0 + (self.size - 1.0) * self.correlation
+        return design_effect(self.size, self.correlation)
+
+
+def session_size(n: int, sessions: int) -> float:
+    """Items a session, 1 where there are none."""
+    return max(1.0, n / sessions) if sessions else 1.0
 
 
 def formula_holds(expected: Expected) -> bool:

@@ -13,6 +13,12 @@ from tutelage.stats.power import smallest
 from tutelage.stats.ppi import FEWEST_GOLD
 
 
+def design_effect(per_session: float, correlation: float) -> float:
+    """How many times the variance of as many independent items their mean has, in sessions of `per_session` items that are
+    alike by `correlation` (0 to 1): Kish (1965), Survey Sampling, section 5.4."""
+    return 1.0 + (per_session - 1.0) * correlation
+
+
 def clustered_power(
     sessions: int,
     per_session: float,
@@ -24,9 +30,8 @@ def clustered_power(
 ) -> float:
     """Probability that `clustered_difference` on `sessions` of `per_session` items each gives low > −margin.
 
-    Variance of the mean: deviation² (1 + (per_session − 1) correlation) / items, the design effect of Kish (1965),
-    Survey Sampling, section 5.4; sessions − 1 degrees. Sessions are of one size; uneven ones need about 1 + (deviation of
-    the size / mean size)² times as many. `deviation`: standard deviation of one item's difference;
+    Variance of the mean: deviation² · `design_effect` / items; sessions − 1 degrees. Sessions are of one size; uneven ones
+    need about 1 + (deviation of the size / mean size)² times as many. `deviation`: standard deviation of one item's difference;
     `correlation` of differences within a session, 0 to 1. Raises `ConfigError` with fewer than two sessions or one item
     a session, and for a deviation, correlation, margin or level out of its range.
     """
@@ -36,7 +41,7 @@ def clustered_power(
         )
     if not 0.0 <= correlation <= 1.0:
         raise ConfigError(f"correlation {correlation!r} within sessions", fix="give a share from 0 to 1, such as 0.1")
-    effect = 1.0 + (per_session - 1.0) * correlation
+    effect = design_effect(per_session, correlation)
     error = _deviation(deviation) * math.sqrt(effect / (sessions * per_session))
     return _power(true_difference, margin, error, sessions - 1, level)
 
