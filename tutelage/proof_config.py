@@ -185,7 +185,11 @@ class ProofConfig(Table):
             )
         for claim in self.claims:
             self._check(claim)
-        if len({(claim.comparison, claim.judge) for claim in self.claims}) < len(self.claims):
+        only = next(iter(self.judges)) if len(self.judges) == 1 else None  # whom a claim means that names no judge
+        compared = {
+            (claim.comparison, claim.judge or (only if claim.comparison == "judge" else None)) for claim in self.claims
+        }
+        if len(compared) < len(self.claims):
             raise ValueError("two claims compare the same: a claim is made once, with one margin")
         levels = sorted({claim.level for claim in self.claims})
         if len(levels) > 1:

@@ -49,6 +49,16 @@ def test_calls_tokens_money_and_power(tmp_path: Path, models: Models, capsys: An
     assert [model.asked for model in models] == [0, 0, 0] and not (tmp_path / "runs").exists()
 
 
+def test_power_is_that_beside_the_other_claims(tmp_path: Path, models: Models, capsys: Any) -> None:
+    more = '[[claims]]\ncomparison = "teacher"\nmargin = 0.05\n'
+    _, found, words = plan(write(tmp_path, models, rows(), more), capsys)
+    claim = found["claims"][0]
+    assert claim["power"] == pytest.approx(non_inferiority_power(300, 0.05, 0.0, 0.2, 0.975))
+    assert claim["items_for_80"] == items_needed(0.8, 0.05, 0.0, 0.2, 0.975)
+    assert non_inferiority_power(300, 0.05, claim["shown_from"], 0.2, 0.975) == pytest.approx(0.8, abs=1e-6)
+    assert claim["level"] == 0.95 and "Holm's first step among 2 claims" in words
+
+
 def test_over_the_budget_is_said(tmp_path: Path, models: Models, capsys: Any) -> None:
     code, found, words = plan(write(tmp_path, models, rows(40)), capsys, "--set", "budget.max_tokens=100")
     assert code == 1 and not found["within_budget"] and "OVER THE BUDGET" in words

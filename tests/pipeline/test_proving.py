@@ -53,6 +53,18 @@ expected_discordance = 0.2
 """
 
 
+JUDGE = """
+[judges.strict]
+url = "{url}"
+model = "referee"
+licence = "mit"
+[[claims]]
+comparison = "judge"
+margin = 0.01
+"""
+TWICE = '[[claims]]\ncomparison = "judge"\njudge = "strict"\nmargin = 0.2\n'
+
+
 class Models(NamedTuple):
     teacher: Adder
     student: Adder
@@ -200,6 +212,7 @@ def test_claims_at_two_levels_are_refused(tmp_path: Path, models: Models, capsys
         ({'kind = "number"': 'kind = "nombre"'}, "nombre"),
         ({'"gold"\nmargin': '"judge"\nmargin'}, "judges.NAME"),
         ({"systems.student": "systems.pupil"}, "systems.student is missing"),
+        ({"[[claims]]": JUDGE.format(url="http://127.0.0.1:1/v1") + TWICE + "[[claims]]"}, "two claims compare the same"),
         ({'gold = "answer"': 'gold = "anwser"'}, "did you mean 'answer'?"),
     ],
 )
@@ -240,6 +253,32 @@ def test_items_that_were_trained_on_are_refused_with_the_overlap(tmp_path: Path,
     assert models.teacher.asked == 0
 
 
+def test_naming_what_was_trained_on_later_is_another_proof(tmp_path: Path, models: Models) -> None:
+    trained = tmp_path / "trained.jsonl"
+    trained.write_text(json.dumps({"prompt": "What is 1 + 1?"}) + "\n")
+    run_file, run = write(tmp_path, models, rows(20)), tmp_path / "run"
+    assert prove(run_file, "--out", run) == 0
+    assert any("items.seen" in words for words in evidence_of(run)["missing_controls"])
+    asked = models.teacher.asked
+    assert prove(run_file, "--out", run, "--set", f'items.seen=["{trained}"]') == 0
+    found = evidence_of(run)
+    assert found["provenance"]["trained_on"] == 1 and models.teacher.asked == asked
+    assert not any("items.seen" in words for words in found["missing_controls"])
+    assert prove(run_file, "--out", run) == 0
+    assert any("items.seen" in words for words in evidence_of(run)["missing_controls"])
+    assert evidence_of(run)["provenance"]["trained_on"] == 0
+
+
+def test_tests_of_code_are_not_asked_for_twice(tmp_path: Path, models: Models) -> None:
+    items = [{"prompt": row["prompt"], "answer": f"assert {at}"} for at, row in enumerate(rows(20))]
+    run_file = write(tmp_path, models, items, **{'kind = "number"': 'kind = "code"\nallow_execution = true'})
+    run_file.write_text(run_file.read_text().replace("[sampling]", 'isolation = "none"\n[sampling]'))
+    assert prove(run_file, "--out", tmp_path / "run") == 0
+    assert models.teacher.asked == 20
+    found = evidence_of(tmp_path / "run")
+    assert found["ceiling"] is None and "the teacher asked again" in found["missing_controls"]
+
+
 def test_one_class_of_gold_is_refused(tmp_path: Path, models: Models, capsys: Any) -> None:
     same = [{"prompt": f"What is {at} + {40 - at}?", "answer": "40"} for at in range(30)]
     assert prove(write(tmp_path, models, same), "--out", tmp_path / "run") == 2
@@ -259,17 +298,6 @@ def test_a_folder_of_another_command_is_refused(tmp_path: Path, models: Models, 
     with pytest.raises(SystemExit):
         main(["train", str(run_file), "--out", str(tmp_path / "run")])
     assert "no" in capsys.readouterr().err
-
-
-JUDGE = """
-[judges.strict]
-url = "{url}"
-model = "referee"
-licence = "mit"
-[[claims]]
-comparison = "judge"
-margin = 0.01
-"""
 
 
 def judged(folder: Path, models: Models, manner: str, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -377,6 +405,9 @@ def test_what_people_prefer_lets_a_judge_speak_that_order_alone_does_not(tmp_pat
         or found["claims"][0]["verdict"] == "INFERIOR"
     )
     assert found["judges"][0]["gold_items"] == 150
+    assert found["provenance"]["preferred"] == 150
+    assert any("random sample" in words for words in found["provenance"]["does_not_prove"])
+    assert "people's preferences between two answers to 150 of 200 items" in (run / "report.html").read_text()
 
 
 def test_two_addresses_under_one_name_are_refused(tmp_path: Path, models: Models, capsys: Any) -> None:

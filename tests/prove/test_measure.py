@@ -213,3 +213,49 @@ def test_references_of_tool_calls_are_calls() -> None:
     assert reference is not None
     assert task.score(Answer("", (call,)), reference).value == 1.0
     assert np.isclose(task.score(Answer("", ()), reference).value, 0.0)
+
+
+def test_a_number_of_any_size_in_a_call_is_a_reference() -> None:
+    task = task_of("tool_calls", {})
+    text = '{"name": "f", "arguments": {"x": 1' + "0" * 320 + '.5, "y": [0.1000000000000000000001, 1e-300, -7]}}'
+    (reference,) = as_references(task, [Answer(text)])
+    assert reference is not None
+    assert task.score(Answer(text), reference).value == 1.0
+    assert task.score(Answer(text.replace("0001,", "0002,")), reference).value == 0.0
+
+
+def test_a_plug_in_that_cannot_make_a_reference_is_named() -> None:
+    class Odd:
+        name, is_binary, metric = "odd", False, "oddness"
+
+        def require_reference(self, reference: str) -> None:
+            raise KeyError(reference)
+
+        def score(self, answer: Answer, reference: str) -> Score:
+            return Score(1.0, True, "")
+
+    with pytest.raises(DataError, match="task odd: item 2: KeyError"):
+        as_references(Odd(), [None, Answer("a")])
+
+
+def test_gold_that_the_teacher_refused_altogether_gives_no_verdict() -> None:
+    made = proof(set(range(90)), set(range(100)), gold=(None,) * 100 + GOLD[100:])
+    answers = list(made.systems["teacher"].answers)
+    answers[100:] = [None] * 20
+    made = replace(made, systems={**made.systems, "teacher": _with(made.systems["teacher"], answers)})
+    (row,) = claim_rows(made, score_all(made), [claim()], [])
+    assert (row["verdict"], row["student"], row["teacher"], row["left_out"]) == ("INCONCLUSIVE", None, None, 20)
+    assert "refused every item with gold" in row["why"]
+
+
+def test_gold_within_one_session_bounds_nothing() -> None:
+    gold = GOLD[:3] + (None,) * (N - 3)
+    made = in_sessions(proof(set(range(90)), set(range(100)), gold=gold, again=1), 10)
+    scores = score_all(made)
+    row = system_row(made, scores, "student")
+    assert (row["score"], row["ci_low"], row["ci_high"]) == (1.0, 0.0, 1.0)
+    assert (row["difference_low"], row["difference_high"]) == (-1.0, 1.0)
+    (found,) = claim_rows(made, scores, [claim(margin=0.5)], [])
+    assert found["verdict"] == "INCONCLUSIVE" and "one session" in found["method"]
+    limits = ceiling(made, scores)
+    assert limits is not None and (limits["low"], limits["high"], limits["n"]) == (0.0, 1.0, 1)

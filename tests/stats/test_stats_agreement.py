@@ -65,6 +65,11 @@ def test_raters_that_never_differ_are_not_certain():
     assert few.low < many.low < 1.0
 
 
+def test_perfect_agreement_is_counted_and_not_summed():
+    found = cohen_kappa(*said([[3, 0, 0], [0, 22, 0], [0, 0, 5]]), WORDS[:3])  # 3/30 + 22/30 + 5/30 is not 1 in floats
+    assert found.share == 1.0 and found.low is not None and "Clopper" in found.method
+
+
 def test_one_word_throughout_has_no_kappa():
     found = cohen_kappa(["a"] * 9, ["a"] * 9, WORDS)
     assert found.share == 1.0 and found.kappa is None and found.low is None and "undefined" in found.method

@@ -257,7 +257,10 @@ def test_places_are_read_back(number: int, offset: int) -> None:
     assert Place.parse(str(place)) == place == Place.of_id(place.id)
 
 
-@pytest.mark.parametrize("text", ["", ".", "1", "1.", ".1", "-1.2", "1.2.3", "١.٢", "1." + "9" * 11, "../etc"])
+@pytest.mark.parametrize(
+    "text",
+    ["", ".", "1", "1.", ".1", "-1.2", "1.2.3", "١.٢", "1." + "9" * 11, "../etc", "999999999.0", "1.17179869184"],
+)
 def test_what_is_no_place_is_none(text: str) -> None:
     assert Place.parse(text) is None
 

@@ -6,7 +6,8 @@ from tutelage.pipeline.gate_proof import may_prove
 from tutelage.pipeline.proof_cost import Expected, expected_calls
 from tutelage.pipeline.proof_opening import claim_sessions, look, planned_claims
 from tutelage.proof_config import ProofConfig
-from tutelage.prove.open_claims import TEXT, WANTED, assumption, furthest_shown
+from tutelage.prove.answers import asked_twice
+from tutelage.prove.open_claims import TEXT, WANTED, assumption, beside, furthest_shown
 from tutelage.records import NUSD_PER_USD
 
 
@@ -18,18 +19,20 @@ def plan_proof(config: ProofConfig, today: str) -> dict[str, Any]:
     """
     looked, gate = look(config), may_prove(config, today)
     items = looked.items.items
-    expected = expected_calls(config, [item.question for item in items], looked.readers)
+    again = asked_twice(looked.task, config.controls.again, len(items))
+    expected = expected_calls(config, [item.question for item in items], again, looked.readers)
     cost = sum(one.nusd for one in expected) / NUSD_PER_USD
     tokens = sum(one.prompt_tokens + one.answer_tokens for one in expected)
     claims = []
     for claim, planned in zip(config.claims, planned_claims(config, looked), strict=True):
         n, sessions = planned.claim.planned_n, claim_sessions(claim, looked.items)
+        strictest = beside(claim, len(config.claims))
         claims.append(
             {
                 "comparison": claim.comparison, "judge": claim.judge, "metric": planned.claim.metric, "margin": claim.margin,
                 "level": claim.level, "items": n, "sessions": sessions, "power": planned.power,
-                "items_for_80": planned.needed, "assumption": assumption(claim, n, sessions),
-                "shown_from": furthest_shown(looked.task, claim, n, sessions),
+                "items_for_80": planned.needed, "assumption": assumption(claim, n, sessions, len(config.claims)),
+                "shown_from": furthest_shown(looked.task, strictest, n, sessions),
                 "unit": "" if claim.comparison == TEXT else "points",
             }
         )  # fmt: skip
@@ -38,7 +41,7 @@ def plan_proof(config: ProofConfig, today: str) -> dict[str, Any]:
         "permitted": gate.together.permits,
         "items": len(items),
         "with_gold": sum(bool(item.gold) for item in items),
-        "again": min(config.controls.again, len(items)),
+        "again": again,
         "sessions": len({item.question.group for item in items if item.question.group}),
         "bad_rows": len(looked.items.bad),
         "repeated": looked.items.repeated,

@@ -30,14 +30,15 @@ class Expected(NamedTuple):
     price_source: str
 
 
-def expected_calls(config: ProofConfig, questions: Sequence[Question], scoring: Collection[str]) -> list[Expected]:
-    """Every system and judge; the systems of `scoring` read the teacher's answers besides. Raises `ConfigError` where nobody
-    knows what a model costs."""
+def expected_calls(
+    config: ProofConfig, questions: Sequence[Question], again: int, scoring: Collection[str]
+) -> list[Expected]:
+    """Every system and judge; the teacher answers `again` of the questions twice, and the systems of `scoring` read its answers
+    besides. Raises `ConfigError` where nobody knows what a model costs."""
     count = len(questions)
     asked = sum(len(turn.content.encode()) for question in questions for turn in question.messages)
     asked += sum(len(question.tools.encode()) + len(question.schema.encode()) for question in questions)
     asked_tokens, said_tokens = asked // BYTES_A_TOKEN, config.sampling.max_tokens // 2 * count
-    again = min(config.controls.again, count)
     found = []
     for name, table in config.systems.items():
         calls = count + (again if name == "teacher" else 0)

@@ -1,6 +1,7 @@
 """`evidence.json` of a proof in an open task: what the log and the proof found, put together. Computes no statistic."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ _ELSEWHERE = "that a model behind a URL stayed the same while it was asked: its 
 
 
 def assemble_proof(
-    config: ProofConfig, run: Run, gate: ProofGate, task: Task, items: int, made: Made
+    config: ProofConfig, run: Run, gate: ProofGate, task: Task, items: Mapping[str, Any], made: Made
 ) -> dict[str, Any]:
-    """All of `evidence.json`; docs/formats.md lists its keys."""
+    """All of `evidence.json`; docs/formats.md lists its keys. `items` are the facts of the items stage that this proof rests on:
+    the last in the log may be of other settings."""
     results = json.loads((run.folder / "prove" / "results.json").read_bytes())
     facts: dict[str, dict[str, Any]] = {
         entry.stage: {**entry.facts, "ended_at": entry.ended_at}
@@ -39,7 +41,7 @@ def assemble_proof(
             "question": config.run.question,
             "task": config.task.kind,
             "metric": task.metric,
-            "items": items,
+            "items": items["items"],
             "teacher": system_label(config.systems["teacher"]),
             "student": system_label(config.systems["student"]),
         },
@@ -49,12 +51,13 @@ def assemble_proof(
             "log_root": run.log.root,
             "entries": run.log.size,
             "signed_by": run.signer.name if run.signer else "",
-            "gold_by": (config.items.gold_by or "people") if facts["items"]["with_gold"] else "",
-            "gold_warnings": facts["items"]["gold_warnings"],
-            "trained_on": facts["items"]["trained_on"],
-            "with_gold": facts["items"]["with_gold"],
+            "gold_by": (config.items.gold_by or "people") if items["with_gold"] else "",
+            "gold_warnings": items["gold_warnings"],
+            "trained_on": items["trained_on"],
+            "with_gold": items["with_gold"],
+            "preferred": items["preferred"],
             "does_not_prove": [
-                *([_PART] if 0 < facts["items"]["with_gold"] < items else []),
+                *([_PART] if any(0 < items[name] < items["items"] for name in ("with_gold", "preferred")) else []),
                 *([_ELSEWHERE] if any(table.url for table in config.systems.values()) else []),
                 "that the items were never trained on by whoever made the models: they were held against the questions of "
                 "the run folders and files that were named",

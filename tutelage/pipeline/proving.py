@@ -25,7 +25,7 @@ from tutelage.pipeline.proof_opening import Looked, Work, claim_sessions, opened
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.session import budget_of, today
 from tutelage.proof_config import ProofConfig
-from tutelage.prove.answers import Answered, Scored
+from tutelage.prove.answers import Answered, Scored, asked_twice
 from tutelage.prove.artefact import CHECKPOINT, against_checkpoint, read_otherwise
 from tutelage.prove.judged import judge_rows
 from tutelage.prove.lengths import length_row
@@ -74,7 +74,7 @@ def prove(config: ProofConfig, run: Run, looked: Looked) -> Proved:
     gate = _check(work)
     items = _items(work)
     proved = _prove(work, gate, items)
-    evidence = _report(work, gate, proved)
+    evidence = _report(work, gate, items, proved)
     return Proved(
         evidence["claims"], evidence["systems"], evidence["missing_controls"], evidence["cost"]["spent_usd"],
         str(run.folder / PAGE), evidence["looks"]["proofs"],
@@ -113,10 +113,12 @@ def _items(work: Work) -> Done:
                 f"items: {len(work.items.bad)} bad rows skipped, the first at line {work.items.bad[0].line}"
             )
         with_gold = sum(bool(item.gold) for item in work.items.items)
+        preferences = work.people.preferences
         bad = [row.line for row in work.items.bad]
         return {
             "items": len(work.items.items),
             "with_gold": with_gold,
+            "preferred": len(preferences.decided) if preferences else 0,
             "repeated": work.items.repeated,
             "bad_rows": bad,
             "trained_on": work.trained_on,
@@ -192,6 +194,7 @@ def _prove(work: Work, gate: ProofGate, items: Done) -> Done:
     tables |= config.model_dump(mode="json", include={"teacher_text"}, exclude_none=True)
     inputs = {"items": items.outputs_digest, "claims": work.purpose, "terms": _standing(gate)}
     inputs |= {"people": work.people.digest} if work.people.digest else {}
+    inputs |= {"seen": work.seen} if work.trained_on else {}
     inputs |= {
         f"weights {name}": weights_digest(Path(table.path)) for name, table in config.systems.items() if table.path
     }
@@ -202,14 +205,13 @@ def _prove(work: Work, gate: ProofGate, items: Done) -> Done:
 
 def _asked_again(work: Work) -> list[int]:
     """Which items the teacher is asked twice: drawn by the run's seed."""
-    wanted, there = work.config.controls.again, len(work.items.items)
-    rng = np.random.default_rng(work.config.run.seed)
-    return sorted(int(at) for at in rng.permutation(there)[: min(wanted, there)])
+    rng, there = np.random.default_rng(work.config.run.seed), len(work.items.items)
+    return sorted(int(at) for at in rng.permutation(there)[: asked_twice(work.task, work.config.controls.again, there)])
 
 
 def _tell_cost(work: Work) -> None:
     """About what the answers will cost, by the price lists; nothing is said of models that cost nothing."""
-    total = sum(one.nusd for one in expected_calls(work.config, work.questions, work.readers))
+    total = sum(one.nusd for one in expected_calls(work.config, work.questions, len(_asked_again(work)), work.readers))
     if total:
         limit = work.config.budget.max_cost_usd
         enough = "" if total <= limit * NUSD_PER_USD else ": it will not do for all of them"
@@ -275,7 +277,9 @@ def _results(work: Work, proof: Proof, scores: Scores) -> dict[str, Any]:
         row |= {
             "power": planned.power, "items_for_80": planned.needed, "declared_at": planned.claim.declared_on,
             "digest": planned.claim.digest,
-            "power_assumption": assumption(claim, planned.claim.planned_n, claim_sessions(claim, work.items)),
+            "power_assumption": assumption(
+                claim, planned.claim.planned_n, claim_sessions(claim, work.items), len(work.planned)
+            ),
         }  # fmt: skip
     return {
         "claims": rows,
@@ -317,18 +321,19 @@ def _ppm(found: Scored, at: int) -> int:
     return round(1e6 * found.scores[at].value)
 
 
-def _report(work: Work, gate: ProofGate, proved: Done) -> dict[str, Any]:
+def _report(work: Work, gate: ProofGate, items: Done, proved: Done) -> dict[str, Any]:
     """`evidence.json` and the page; computes no statistic."""
     run = work.run
     made = made_in(work.config.systems["student"].path, work.config.items.seen)
 
     def stage(scratch: Path) -> Facts:
-        evidence = assemble_proof(work.config, run, gate, work.task, len(work.questions), made)
+        evidence = assemble_proof(work.config, run, gate, work.task, items.facts, made)
         write_pretty(run.folder / "evidence.json", evidence)
         return {}
 
     inputs = {
         "prove": proved.outputs_digest,
+        "items": digest_of(items.facts),
         "terms": gate.together.digest,
         "made": digest_of(decimals(made._asdict())),
     }

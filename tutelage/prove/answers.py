@@ -78,7 +78,7 @@ def _scored(task: Task, at: int, answer: Answer, reference: str) -> Score:
     except TutelageError:
         raise
     except Exception as error:  # a plug-in's may be any
-        raise DataError(f"{where}: {type(error).__name__}: {error}", fix="mend the task; answers are kept") from error
+        raise _plugin_error(where, error) from error
     if not is_share:
         raise DataError(f"{where} scores {score.value!r}", fix="a score is a number from 0 to 1; mend the task")
     if task.is_binary and score.value not in (0.0, 1.0):
@@ -89,6 +89,15 @@ def _scored(task: Task, at: int, answer: Answer, reference: str) -> Score:
     return score
 
 
+def _plugin_error(where: str, error: Exception) -> DataError:
+    return DataError(f"{where}: {type(error).__name__}: {error}", fix="mend the task; answers are kept")
+
+
+def asked_twice(task: Task, wanted: int, items: int) -> int:
+    """How many of the items the teacher is asked again: none where one answer says nothing of another."""
+    return min(wanted, items) if answers_are_references(task) else 0
+
+
 def answers_are_references(task: Task) -> bool:
     """Whether one model's answer can stand as the reference of another's."""
     return bool(getattr(task, "answers_are_references", True))
@@ -97,17 +106,20 @@ def answers_are_references(task: Task) -> bool:
 def as_references(task: Task, answers: Sequence[Answer | None]) -> list[str | None]:
     """Another model's answers as references; None where there is none, or the task cannot read it. A task whose
     references are not words says itself what an answer is as one (`reference_of`); one whose references are no answers at
-    all (tests of code) has none (`answers_are_references`)."""
+    all (tests of code) has none (`answers_are_references`). Raises `DataError` for a plug-in's exceptions."""
     if not answers_are_references(task):
         return [None] * len(answers)
-    said = getattr(task, "reference_of", lambda answer: answer.text)
-    found: list[str | None] = []
-    for answer in answers:
-        text = None if answer is None else said(answer)
-        try:
-            if text is not None:
-                task.require_reference(text)
-        except DataError:
-            text = None
-        found.append(text)
-    return found
+    return [None if answer is None else _reference(task, at, answer) for at, answer in enumerate(answers)]
+
+
+def _reference(task: Task, at: int, answer: Answer) -> str | None:
+    try:
+        text = task.reference_of(answer) if hasattr(task, "reference_of") else answer.text
+        task.require_reference(text)
+    except DataError:
+        return None
+    except TutelageError:
+        raise
+    except Exception as error:  # a plug-in's may be any
+        raise _plugin_error(f"task {task.name}: item {at + 1}", error) from error
+    return text

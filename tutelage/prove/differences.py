@@ -40,10 +40,13 @@ class Column:
 
 
 def mean_interval(column: Column, level: float, seed: int) -> Interval:
-    """Of the mean score. Sessions: cluster-robust. Right or wrong: Wilson's, Clopper-Pearson's with few of either. Other
-    scores: BCa bootstrap from 200 items, below that the empirical Bernstein sequence, which holds at any size."""
+    """Of the mean score. Sessions: cluster-robust; all that can be where there is one alone. Right or wrong: Wilson's,
+    Clopper-Pearson's with few of either. Other scores: BCa bootstrap from 200 items, below that the empirical Bernstein
+    sequence, which holds at any size."""
     score, n = column.score_N, column.score_N.size
     if column.session_N is not None:
+        if _is_one(column.session_N):
+            return _anything(n, level, (0.0, 1.0))
         return clustered_mean(score, column.session_N, level, (0.0, 1.0)).interval
     if column.is_binary:
         right = int(score.sum())
@@ -60,10 +63,21 @@ def difference_interval(first: Column, second: Column, level: float, seed: int) 
             fix="every system must answer the same items; run again to ask what is missing",
         )
     if first.session_N is not None:
+        if _is_one(first.session_N):
+            return _anything(first.score_N.size, level, (-1.0, 1.0))
         return clustered_difference(first.score_N, second.score_N, first.session_N, level, (0.0, 1.0)).interval
     if first.is_binary and second.is_binary:
         return paired_difference(PairedTable.from_correct(first.score_N == 1, second.score_N == 1), level)
     return _of_scores(first.score_N - second.score_N, level, (-1.0, 1.0), seed)
+
+
+def _is_one(session_N: NDArray[np.str_]) -> bool:
+    return np.unique(session_N).size == 1
+
+
+def _anything(n: int, level: float, bounds: tuple[float, float]) -> Interval:
+    """All that can be true: within one session nothing says how sessions differ."""
+    return Interval(*bounds, level, "none: all are of one session", n)
 
 
 def _of_scores(values: Floats, level: float, bounds: tuple[float, float], seed: int) -> Interval:

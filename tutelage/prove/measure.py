@@ -200,7 +200,8 @@ def controls(proof: Proof, scores: Scores) -> list[dict[str, Any]]:
     there = {name: name in proof.systems for name in ("before", "plain", "checkpoint")}
     found = gap(proof, scores)
     there |= {"unseen": proof.trained_on > 0}
-    there |= {"again": again >= min(FEWEST_AGAIN, teacher) > 0, "gap": bool(found and found["recovered"] is not None)}
+    there |= {"again": again >= min(FEWEST_AGAIN, teacher) > 0 and scores.again is not None}
+    there |= {"gap": bool(found and found["recovered"] is not None)}
     rows = [{"name": name, "words": words, "there": there[name]} for name, words in CONTROLS.items()]
     if there["again"] and again < FEWEST_AGAIN:
         fewer = f"the teacher asked again on {FEWEST_AGAIN} items (fewer: {again})"
@@ -255,6 +256,8 @@ class _Estimate:
     def _without_teacher(self) -> str:
         """A teacher that says nothing readable, or nothing right, is no measure: everybody is as good."""
         at, taught = self.proof.with_gold_G, self.scores.gold["teacher"]
+        if not at.size:
+            return "the teacher refused every item with gold: there is nothing to be held against"
         unread = sum(not taught.scores[item].is_read for item in at)
         if 2 * unread > at.size:
             return f"nothing can be read in {unread} of the teacher's {at.size} answers: look at what it says"
@@ -288,7 +291,7 @@ class _Estimate:
         claim, proof, reason = self.claim, self.proof, self.unusable
         found = None if reason else self.interval(claim.level)
         student, teacher = self._means()
-        difference = None if student is None else student - teacher
+        difference = None if student is None or teacher is None else student - teacher
         return {
             "metric": self.texts.metric if self.texts else proof.task.metric if self.judged is None else "win rate",
             "unit": self.texts.unit if self.texts else "points",
@@ -311,7 +314,7 @@ class _Estimate:
         favours = [f"{one}: {words}" for one in asked for words in kin[one].warnings if "may prefer" in words]
         return "; ".join([f"{words} (judge {name}): {self.judged.evidence['estimand']}", *favours])
 
-    def _means(self) -> tuple[float | None, float]:
+    def _means(self) -> tuple[float | None, float | None]:
         scores = self.scores
         if self.judged is not None:
             return self.judged.evidence["claimed_rate"], 0.5
@@ -320,7 +323,10 @@ class _Estimate:
         if self.claim.comparison == "teacher":
             assert scores.again is not None
             return float(scores.teacher["student"].value_N[scores.again_at].mean()), float(scores.again.value_N.mean())
-        student, teacher = (scores.gold[name].value_N[self.proof.with_gold_G] for name in ("student", "teacher"))
+        at = self.proof.with_gold_G
+        if not at.size:
+            return None, None
+        student, teacher = (scores.gold[name].value_N[at] for name in ("student", "teacher"))
         return float(student.mean()), float(teacher.mean())
 
     def _items(self) -> int:

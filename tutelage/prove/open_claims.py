@@ -49,7 +49,8 @@ def planned_items(claim: ProofClaimTable, items: int, with_gold: int, again: int
 def declare(
     config: ProofConfig, task: Task, claim: ProofClaimTable, n: int, declared_on: str, sessions: int = 0
 ) -> Planned:
-    """The claim as it goes into the log; its items are of so many `sessions`, 0 where they name none. Raises `ConfigError` for
+    """The claim as it goes into the log, with its power beside the others; its items are of so many `sessions`, 0 where they name
+    none. Raises `ConfigError` for
     one without an item, with an expected correlation and no sessions, or with expectations that no two models meet."""
     if n < 1:
         raise ConfigError(f"a claim of kind {claim.comparison!r} rests on no item", fix="add items, or gold for them")
@@ -74,6 +75,7 @@ def declare(
         decision_rule=rule,
         declared_on=declared_on,
     )
+    claim = beside(claim, len(config.claims))
     try:
         needed = max(_needed(task, claim, size), _fewest(claim, size, sessions))
     except ConfigError as error:
@@ -95,6 +97,11 @@ def _metric(config: ProofConfig, task: Task, claim: ProofClaimTable) -> str:
 def _is_of_pairs(task: Task, claim: ProofClaimTable) -> bool:
     """Whether each item is right or wrong on both sides."""
     return task.is_binary and claim.comparison not in ("judge", TEXT)
+
+
+def beside(claim: ProofClaimTable, claims: int) -> ProofClaimTable:
+    """The claim at the level of Holm's first step among so many: what it is shown at whatever becomes of the others."""
+    return claim if claims == 1 else claim.model_copy(update={"level": 1.0 - (1.0 - claim.level) / claims})
 
 
 def _effect(claim: ProofClaimTable, size: float) -> float:
@@ -192,14 +199,16 @@ def furthest_shown(task: Task, claim: ProofClaimTable, n: int, sessions: int = 0
     return high
 
 
-def assumption(claim: ProofClaimTable, n: int = 0, sessions: int = 0) -> str:
-    """What the power was planned with, in words."""
+def assumption(claim: ProofClaimTable, n: int = 0, sessions: int = 0, claims: int = 1) -> str:
+    """What the power was planned with, in words; `claims` are declared in all."""
     spread = (
         f"deviation {claim.expected_deviation:g}"
         if claim.comparison == TEXT
         else f"discordance {claim.expected_discordance}"
     )
     said = f"true difference {claim.expected_difference:+.3f}, {spread}"
+    if claims > 1:
+        said += f", at {beside(claim, claims).level:.4g}, the level of Holm's first step among {claims} claims"
     if not sessions:
         return said
     if claim.expected_correlation is None:

@@ -51,7 +51,8 @@ def kappa_of(counts_KK: NDArray[np.int64], *, ordered: bool = False, level: floa
     z = two_sided_z(level)
     n = int(counts_KK.sum())
     p = counts_KK / n
-    share = float(np.trace(p))
+    same = int(np.trace(counts_KK))
+    share = same / n
     rows, columns = p.sum(axis=1), p.sum(axis=0)
     steps = np.arange(len(p))
     apart = np.subtract.outer(steps, steps) / (len(p) - 1.0)
@@ -60,7 +61,7 @@ def kappa_of(counts_KK: NDArray[np.int64], *, ordered: bool = False, level: floa
     if chance >= 1.0 - 1e-12:
         return Kappa(n, share, None, None, None, level, "undefined: both say one thing throughout")
     kappa = (observed - chance) / (1.0 - chance)
-    if share == 1.0:
+    if same == n:
         exact = clopper_pearson(n, n, level)
         low = max(-1.0, (exact.low - chance) / (1.0 - chance))
         return Kappa(n, share, kappa, low, 1.0, level, "Clopper-Pearson, chance share held")

@@ -36,7 +36,8 @@ class Place(NamedTuple):
         digits = number.isascii() and offset.isascii() and number.isdecimal() and offset.isdecimal()
         if not dot or not digits or len(number) > 9 or len(offset) > 10:
             return None
-        return cls(int(number), int(offset))
+        found = cls(int(number), int(offset))
+        return found if found.offset < SPAN and found.id < 1 << 63 else None  # as SQLite counts
 
     def __str__(self) -> str:
         return f"{self.segment}.{self.offset}"

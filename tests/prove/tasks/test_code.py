@@ -30,7 +30,11 @@ def test_tests_passed() -> None:
     assert task.score(Answer(RIGHT), GOLD).value == 1
     wrong = RIGHT.replace("a + b", "7 if a == -1 else a + b")
     found = task.score(Answer(wrong), GOLD)
-    assert (found.value, found.parts["tests passed"], found.read) == (0, 2 / 3, "2 of 3 tests; test 2: AssertionError")
+    assert (found.value, found.parts["tests passed"], found.read) == (
+        0,
+        2 / 3,
+        "2 of 3 tests; test 2: raised AssertionError",
+    )
     assert task_of("code", {**ANYWHERE, "count": "share"}).score(Answer(wrong), GOLD).value == 2 / 3
     assert (
         task.score(
@@ -63,15 +67,16 @@ def test_gold_without_tests_is_refused(gold: str) -> None:
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [
-        ("import sys; sys.exit(0)", "SystemExit"),
+        ("import sys; sys.exit(0)", "raised SystemExit"),
         ("import os; os._exit(0)", "ended"),
         ("while True: pass", "time"),
-        ("x = [0] * 10**9", "MemoryError"),
-        ("import sys; sys.stdout.write('x' * 10**7); input()", "EOFError"),
+        ("x = [0] * 10**9", "raised MemoryError"),
+        ("import sys; sys.stdout.write('x' * 10**7); input()", "raised EOFError"),
         ("import os\nos.write(3, b'passed\\n' * 2000)", "output"),
         ("import os; assert not {'USER', 'SECRET'} & set(os.environ)", "passed"),
-        ("f = open('big', 'wb')\nwhile True: f.write(b'0' * 10**6)", "OSError"),
-        ("raise type('A b\\n\\x1b', (Exception,), {})", "Ab"),
+        ("f = open('big', 'wb')\nwhile True: f.write(b'0' * 10**6)", "raised OSError"),
+        ("raise type('A b\\n\\x1b', (Exception,), {})", "raised Ab"),
+        ("class passed(Exception): pass\nraise passed", "raised passed"),
     ],
 )
 @pytest.mark.parametrize("isolated", [False, pytest.param(True, marks=shut_in)])
@@ -89,10 +94,10 @@ def test_code_that_ends_fills_or_hangs(
 @pytest.mark.parametrize(
     ("code", "outcome"),
     [
-        ("import socket; socket.create_connection(('127.0.0.1', PORT), 1)", "OSError"),
-        ("open('OUTSIDE/made', 'w')", "FileNotFoundError"),
+        ("import socket; socket.create_connection(('127.0.0.1', PORT), 1)", "raised OSError"),
+        ("open('OUTSIDE/made', 'w')", "raised FileNotFoundError"),
         ("import os; assert os.listdir('/run') == os.listdir('/home') == []", "passed"),
-        ("open('/etc/hosts', 'a')", "OSError"),
+        ("open('/etc/hosts', 'a')", "raised OSError"),
         ("import os; assert os.getpid() == 1", "passed"),
         ("import tempfile; tempfile.mkstemp()", "passed"),
         ("import os\nwhile True: os.fork()", "processes"),
@@ -117,9 +122,9 @@ def test_code_that_is_shut_in(code: str, outcome: str, tmp_path: Path) -> None:
         code = code.replace("PORT", server.stdout.readline().strip()).replace("OUTSIDE", str(tmp_path))
         found = run_test(code, "", "pass", Limits(20.0, 256 << 20, True))
         server.kill()
-    expected = {outcome, "ConnectionRefusedError"} if "socket" in code else {outcome}
-    if outcome == "FileNotFoundError":
-        expected |= {"OSError", "PermissionError"}
+    expected = {outcome, "raised ConnectionRefusedError"} if "socket" in code else {outcome}
+    if outcome == "raised FileNotFoundError":
+        expected |= {"raised OSError", "raised PermissionError"}
         assert not list(tmp_path.iterdir())
     assert found in expected
 

@@ -35,14 +35,14 @@ def main() -> None:
 
 
 def _outcome(job: dict) -> str:
-    """`passed`, or the name of what was raised."""
+    """`passed`, or `raised` and the name of what was: the answer chooses that name, and may call it `passed`."""
     space: dict = {"__name__": "answer"}
     try:
         for part in ("code", "setup", "test"):
             exec(compile(job[part], f"<{part}>", "exec"), space)
     except BaseException as error:  # also SystemExit: code that ends the program has not passed its test
         name = "".join(one for one in type(error).__name__ if one.isascii() and (one.isalnum() or one == "_"))
-        return name[:60] or "Exception"
+        return f"raised {name[:60] or 'Exception'}"
     return "passed"
 
 

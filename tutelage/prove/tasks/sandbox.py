@@ -50,8 +50,8 @@ class Limits(NamedTuple):
 
 
 def run_test(code: str, setup: str, test: str, limits: Limits) -> str:
-    """What came of it: "passed", the name of the exception, "time", "memory", "processes", "output", or "ended" for code
-    that ended its process. `isolation_problem` says before whether `isolated` can be had."""
+    """What came of it: "passed", "raised" and the name of the exception, "time", "memory", "processes", "output", or "ended" for
+    code that ended its process. `isolation_problem` says before whether `isolated` can be had."""
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="tutelage-code-", ignore_cleanup_errors=True) as folder:
         job = {
@@ -105,8 +105,8 @@ def _watched(process: subprocess.Popen[bytes], token: str, limits: Limits) -> st
                 break
         elif problem := _too_much(process.pid, limits.memory_bytes):
             return problem
-    said = output.decode(errors="replace").split()
-    return said[1] if len(said) == 2 and said[0] == token else "ended"
+    first, _, outcome = output.decode(errors="replace").rstrip("\n").partition(" ")
+    return outcome if first == token and outcome else "ended"
 
 
 def _too_much(pid: int, memory_bytes: int) -> str:

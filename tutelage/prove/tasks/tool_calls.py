@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from tutelage.prove.tasks.exact import ExactOptions, normalised
 from tutelage.prove.tasks.json_values import NoValue, first_json, read_json, values_within
 from tutelage.schema import tools_problem
 
+_EXACT = Context(prec=1000)  # a number that is read has fewer digits
 MAX_PYTHON = 8000  # characters of a text that is tried as Python
 _PYTHON = re.compile(r"\s*\[?\s*[A-Za-z_][\w.]*\s*\(")
 _FIX = 'give gold as a JSON list of {"name": …, "arguments": {…}}; [] where no tool is to be called'
@@ -75,7 +77,7 @@ class ToolCalls:
             calls = calls_of(answer)
         except NoValue:
             return ""
-        return json.dumps([{"name": call.name, "arguments": _plain(call.arguments)} for call in calls])
+        return _written([{"name": call.name, "arguments": call.arguments} for call in calls])
 
     def score(self, answer: Answer, reference: str) -> Score:
         try:
@@ -191,14 +193,15 @@ def _key(value: Any, is_exact: bool) -> Any:
     return "number", Fraction(value)
 
 
-def _plain(value: Any) -> Any:
+def _written(value: Any) -> str:
+    """JSON text of a value that `read_json` gave, every number exact: they were decimals, so that the division ends."""
     if isinstance(value, Mapping):
-        return {name: _plain(inner) for name, inner in value.items()}
+        return "{" + ", ".join(f"{json.dumps(name)}: {_written(inner)}" for name, inner in value.items()) + "}"
     if isinstance(value, list):
-        return [_plain(inner) for inner in value]
+        return "[" + ", ".join(map(_written, value)) + "]"
     if isinstance(value, Fraction):
-        return value.numerator if value.denominator == 1 else float(value)
-    return value
+        return str(_EXACT.divide(Decimal(value.numerator), Decimal(value.denominator)))
+    return json.dumps(value)
 
 
 def _f1(said: list[Any], right: list[Any]) -> float:
