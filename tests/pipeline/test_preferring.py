@@ -17,8 +17,12 @@ from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
 from tutelage.pipeline import pairing
 from tutelage.pipeline.pairing import ALIKE
+from tutelage.pipeline.teaching_check import check_pupil
+from tutelage.pipeline.teaching_plan import ends_of, load_pupil
 from tutelage.pipeline.training import Trained
 from tutelage.progress import Stop
+from tutelage.run_file import load_training_config
+from tutelage.train.examples import Example
 
 PREFER: dict[str, Any] = {"method__loss": "dpo", "method__beta": 0.2}
 
@@ -199,3 +203,13 @@ def test_it_goes_on_from_a_student_that_was_trained_before(run_file: Path, tmp_p
     assert found.parameters == first.parameters and verify(tmp_path / "pairs").findings == ()
     lineage = json.loads((tmp_path / "pairs" / "student" / "lineage.json").read_bytes())
     assert "base" in " ".join(one["subject"] for one in lineage["ancestors"])
+
+
+def test_questions_to_judge_by_are_answered_too_and_need_room(run_file: Path, finished: Any) -> None:
+    config = load_training_config(run_file, {key.replace("__", "."): value for key, value in PREFER.items()})
+    pupil = load_pupil(config, finished[0] / "before")
+    ends = tuple(sorted(ends_of(pupil)))
+    short, long = (Example((*range(4, 4 + size), ends[0]), (size,), "a") for size in (8, 125))
+    assert check_pupil(config, pupil, [short], print)
+    with pytest.raises(ConfigError, match="the longest question has 125 tokens"):
+        check_pupil(config, pupil, [short], print, asked=[short, long])

@@ -212,7 +212,10 @@ def test_claims_at_two_levels_are_refused(tmp_path: Path, models: Models, capsys
         ({'kind = "number"': 'kind = "nombre"'}, "nombre"),
         ({'"gold"\nmargin': '"judge"\nmargin'}, "judges.NAME"),
         ({"systems.student": "systems.pupil"}, "systems.student is missing"),
-        ({"[[claims]]": JUDGE.format(url="http://127.0.0.1:1/v1") + TWICE + "[[claims]]"}, "two claims compare the same"),
+        (
+            {"[[claims]]": JUDGE.format(url="http://127.0.0.1:1/v1") + TWICE + "[[claims]]"},
+            "two claims compare the same",
+        ),
         ({'gold = "answer"': 'gold = "anwser"'}, "did you mean 'answer'?"),
     ],
 )

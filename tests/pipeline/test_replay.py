@@ -18,7 +18,7 @@ from tutelage.ledger.log import NOTHING_BEFORE
 from tutelage.pipeline import learning
 from tutelage.pipeline.replay import Verdict, choose, replay, replays_needed
 from tutelage.progress import Quiet
-from tutelage.train import chain, labels, loop, numerics
+from tutelage.train import chain, labels, loop, memory, numerics
 from tutelage.train.batch import Batch
 from tutelage.train.labels import Data
 
@@ -143,6 +143,13 @@ def test_a_changed_answer_is_refused(copied: Made) -> None:
     path.write_bytes(path.read_bytes().replace(b'"finish_reason":"stop"', b'"finish_reason":"Stop"', 1))
     with pytest.raises(StorageError, match="is damaged"):
         replay(copied.folder, Quiet(), 2)
+
+
+def test_a_step_is_split_as_it_was_however_much_memory_there_is(
+    finished: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "room_tokens", lambda student: 1)
+    assert replayed(finished, 1) == (Verdict.REPRODUCED, "")
 
 
 def test_other_numerics_are_not_comparable(finished: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,11 +15,14 @@ from tests.pipeline.test_training import RUN_FILE, write_talks
 from tutelage.errors import BudgetError, ConfigError, Interrupted, SignalError, TeacherError
 from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
+from tutelage.pipeline.rendering import Rows
 from tutelage.pipeline.run import Run
+from tutelage.pipeline.scorer import TRIED, expected
 from tutelage.pipeline.training import Trained, ready, train_student
 from tutelage.progress import Quiet, Stop
 from tutelage.run_file import load_training_config
 from tutelage.store.store import Store
+from tutelage.train.examples import Example
 
 TEACHER = '[teacher]\nurl = "{url}"\nmodel = "tiny"\nlicence = "Apache-2.0"\nattempts = 1\ntop_logprobs = 8\n'
 
@@ -188,6 +192,18 @@ def test_a_teacher_that_is_swapped_is_refused(run_file: Path, tmp_path: Path, en
     endpoint.stop_after, endpoint.fingerprint = None, "fp-two"
     with pytest.raises(SignalError, match=r"'tiny fp-one'.*'tiny fp-two'"):
         do(run_file, tmp_path / "out")
+
+
+def test_of_a_prompt_with_several_answers_one_is_scored_an_epoch(run_file: Path) -> None:
+    changed = {"method.loss": "top-k-forward-kl", "train.steps": None, "train.epochs": 1.0, "train.batch_size": 2}
+    free: Any = SimpleNamespace(prices=SimpleNamespace(bound_nusd=lambda given, said: 0))
+    train = tuple(
+        Example((prompt, 1, answer), (2,), f"{prompt}.{answer}") for prompt in range(6) for answer in range(4)
+    )
+    rows = Rows(train, train[:2], {})
+    for over, texts in (("answers", 24 + 2), ("prompts", 6 + 2 + len(train[:TRIED]))):
+        config = load_training_config(run_file, changed | {"train.epoch_over": over})
+        assert expected(config, free, rows).texts == texts
 
 
 def test_the_budget_holds(run_file: Path, tmp_path: Path, endpoint: Endpoint) -> None:

@@ -21,6 +21,7 @@ from tutelage.errors import DataError, TutelageError
 from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
 from tutelage.pipeline.run import Run
+from tutelage.pipeline.teaching_plan import method_of, objective_in_words
 from tutelage.pipeline.training import Trained, ready, train_student
 from tutelage.progress import Quiet, Stop
 from tutelage.redact import Secrets
@@ -289,6 +290,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no width for so many heads": ({"student__init": "random", "student__hidden": 50, "student__heads": 4}, "heads"),
     "whole answers in part": ({"method__loss": "distillm-2", "method__focus": 0.5}, "of whole answers"),
+    "answer and reasoning in part": (
+        {"method__loss": "cross-entropy", "teacher": None, "data__rationale_marker": "####", "method__focus": 0.5},
+        "learnt whole",
+    ),
     "another text for distillm-2": ({"method__loss": "distillm-2", "method__prefix": 0.5}, "in every step"),
     "a teacher that reads more, for distillm-2": (
         {"method__loss": "distillm-2", "teacher__system": "Be brief."},
@@ -314,6 +319,17 @@ def test_what_cannot_be_right_is_refused_before_the_first_step(run_file: Path, t
         do(run_file, tmp_path / "run", **changes)
     assert caught.value.fix
     assert not (tmp_path / "run" / "train").exists()
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [("taid", "forward-kl"), ("distillm-2", "skew-kl(alpha=0.1)"), ("forward-kl", "forward-kl"),
+     ("sampled-reverse-kl", "reverse-kl")],
+)  # fmt: skip
+def test_the_held_out_figure_is_named_for_what_it_is(run_file: Path, loss: str, words: str) -> None:
+    prefix = "student" if loss == "sampled-reverse-kl" else "data"
+    config = load_training_config(run_file, {"method.loss": loss, "method.prefix": prefix})
+    assert objective_in_words(config, method_of(config)) == words
 
 
 def _other(teacher: Path, out: Path, change: Callable[[Any, Any], Any]) -> Path:

@@ -12,6 +12,7 @@ from tutelage.losses.catalogue import make
 from tutelage.losses.chunked import values
 from tutelage.models.causal import Causal
 from tutelage.models.tokens import TokenBytes
+from tutelage.pipeline.crossing import require_common
 from tutelage.train.chunks import (
     ChunkTeacher,
     MatchTeacher,
@@ -133,12 +134,24 @@ def test_log_probabilities_stand_at_the_chunks_that_they_are_of() -> None:
     assert torch.isfinite(values(hidden, student.head(), (part,))[0]).all()
 
 
-def test_answers_that_share_no_piece_with_what_was_collected_are_refused() -> None:
-    some = examples()
-    said = {one.source: [(b"\n\nno such beginning", -1.0)] for one in some}
-    teaching = RecordedChunks(said, make("alm", tau=5.0), BYTES, end_of_turn_ids(BYTES))
-    with pytest.raises(SignalError, match="no piece in common"):
-        batch_of(some, teaching, (0, 1), "cpu")
+def test_an_answer_that_shares_no_piece_with_what_was_collected_has_no_loss_and_is_told() -> None:
+    some, told = examples(), list[str]()
+    first = (b"\n\nno such beginning", -1.0)
+    said = {one.source: [first] if one.source == "b" else [(b"The cat sat", -2.0)] for one in some}
+    recorded = RecordedChunks(said, make("alm", tau=5.0), BYTES, end_of_turn_ids(BYTES))
+    student = model(BYTES, 3)
+    for one in some:
+        passage = passage_of([one])
+        hidden = student.hidden(passage.ids_T, passage.lengths)[passage.positions_N]
+        (nats_N,) = values(hidden, student.head(), recorded.parts(passage))
+        assert torch.isfinite(nats_N).all()
+        assert bool(nats_N.any()) == (one.source == "a")
+    with pytest.raises(SignalError, match=r"only 11 of \d+ tokens"):
+        require_common(recorded, some, told.append)
+    assert told[0].startswith("warning: 1 of 2 answers") and "no such beginning" in told[0]
+    whole = {one.source: [(b"".join(recorded.spelled(one).ours), -2.0)] for one in some}
+    require_common(RecordedChunks(whole, make("alm"), BYTES, end_of_turn_ids(BYTES)), some, told.append)
+    assert len(told) == 1
 
 
 def test_likelihoods_do_not_depend_on_what_is_read_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,9 @@ from tutelage.losses.topk import forward_kl_top_k
 from tutelage.models.causal import Causal
 from tutelage.models.kernels import economical
 from tutelage.signals import Head, Hidden, Text, TopK
+from tutelage.train import memory
 from tutelage.train.batch import split, starts
-from tutelage.train.memory import Fit, is_out_of_memory, kept_bytes, room_tokens
+from tutelage.train.memory import Fit, is_out_of_memory, kept_bytes, kept_room, room_in, room_tokens
 
 TEXT = Loss("cross-entropy", Text, cross_entropy)
 TOP_K = Loss("top-k-forward-kl", TopK, forward_kl_top_k)
@@ -278,3 +279,13 @@ def test_what_a_token_keeps_is_counted(folder: Path) -> None:
     assert 4 * 4 * width * layers < kept < 100 * 4 * width * layers
     weights = sum(parameter.numel() for parameter in student.model.parameters())
     assert 0 < room_tokens(student) < free_memory() / kept - 12 * weights / kept
+
+
+def test_the_room_is_that_of_the_first_start_unless_it_is_gone(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, path = Causal.load(folder), tmp_path / "work" / "room-0"
+    for free, room in ((100, 100), (90, 100), (1000, 100), (69, 69), (100, 100)):
+        monkeypatch.setattr(memory, "room_tokens", lambda _, free=free: free)
+        assert kept_room(path, student) == room
+    assert room_in(tmp_path / "work") == 100 and room_in(tmp_path) == 0

@@ -13,7 +13,7 @@ from tutelage.config import TrainTable
 from tutelage.errors import SignalError
 from tutelage.models.causal import Causal
 from tutelage.progress import Quiet, Stop
-from tutelage.train import checkpoint
+from tutelage.train import checkpoint, memory
 from tutelage.train.loop import Loop, Seen, micro, train
 
 
@@ -55,6 +55,30 @@ def test_a_resumed_run_keeps_the_best_that_its_checkpoint_names(folder: Path, tm
     assert digest_file(tmp_path / "best-2.safetensors") == best["weights"]
     own = dict(student.model.named_parameters())
     assert all(torch.equal(own[name], value) for name, value in load_file(tmp_path / "best-2.safetensors").items())
+
+
+def test_a_resumed_run_splits_its_steps_as_it_would_have(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms, real = list[Any](), memory.Fit
+    monkeypatch.setattr(memory, "Fit", lambda limit, room: rooms.append(room) or real(limit, room))
+
+    def judge(student: Causal, autocast: torch.autocast) -> Seen:
+        return Seen(1.0, {}, {})
+
+    def killed(entry: dict[str, Any]) -> None:
+        if entry["step"] == 2:
+            raise KeyboardInterrupt
+
+    table = TrainTable(epochs=2.0, batch_size=4, average_last=0.0, checkpoint_every_s=1e-9)
+    monkeypatch.setattr(memory, "room_tokens", lambda student: 1000)
+    with pytest.raises(KeyboardInterrupt):
+        train(*school(folder, data(8), table), judge, Loop(table, 0, tmp_path, Quiet(), Stop(), killed))
+    monkeypatch.setattr(memory, "room_tokens", lambda student: 900)
+    train(*school(folder, data(8), table), judge, Loop(table, 0, tmp_path, Quiet(), Stop(), lambda entry: None))
+    again = Loop(table, 0, tmp_path / "again", Quiet(), Stop(), lambda entry: None, room_tokens=77)
+    train(*school(folder, data(8), table), judge, again)
+    assert rooms == [1000, 1000, 77]
 
 
 def test_a_score_that_is_no_number_is_named() -> None:

@@ -33,9 +33,11 @@ def crossing_of(course: Course, pupil: Reader, teacher: Reader) -> Crossing:
 
 
 def teaching_recorded(
-    config: TrainingConfig, method: Method, folder: Path, pupil: Reader, tell: Callable[[str], Any]
-) -> Teaching:
-    """The same of collected answers: the log-probabilities that came with them. Raises `SignalError` for answers without."""
+    config: TrainingConfig, method: Method, folder: Path, pupil: Reader, examples: Sequence[Example],
+    tell: Callable[[str], Any],
+) -> Teaching:  # fmt: skip
+    """The same of collected answers: the log-probabilities that came with them. Raises `SignalError` for answers without, and
+    when most of what is learnt of `examples` is not what was collected."""
     said = said_in(folder)
     without = [name for name, tokens in said.items() if not tokens]
     if without:
@@ -47,8 +49,26 @@ def teaching_recorded(
         f"look: {len(said):,} answers with the log-probabilities of {sum(map(len, said.values())):,} of the teacher's tokens"
     )
     main = RecordedChunks(said, method.loss, pupil.tokenizer, ends_of(pupil), _tau(config))
+    require_common(main, examples, tell)
     weight = config.method.text_weight
     return Together([main, Words(make("cross-entropy"), weight)]) if weight else main
+
+
+def require_common(recorded: RecordedChunks, examples: Sequence[Example], tell: Callable[[str], Any]) -> None:
+    """Tells of answers that share no piece with what was collected, and raises `SignalError` where most tokens are in none."""
+    found = [recorded.spelled(example) for example in examples]
+    tokens = sum(len(one.ours) for one in found)
+    inside = sum(chunk.left_stop - chunk.left_start for one in found for chunk in one.chunks)
+    apart = [at for at, one in enumerate(found) if not one.chunks]
+    if apart:
+        source, one = examples[apart[0]].source, found[apart[0]]
+        words = f"the first {source}: what is learnt is spelled {list(one.ours[:3])}, what was collected {list(one.theirs[:3])}"
+        tell(f"warning: {len(apart):,} of {len(found):,} answers have no piece in common with their tokens, {words}")
+    if inside < LEAST_SHARE * tokens:
+        raise SignalError(
+            f"only {inside:,} of {tokens:,} tokens of the answers can be compared with those that were collected",
+            fix="use a template that writes answers as they are (student.template), or learn the text alone (cross-entropy)",
+        )
 
 
 def _tau(config: TrainingConfig) -> float:

@@ -181,6 +181,7 @@ def take_steps(run: Run, config: RunConfig, scratch: Path, lessons: Callable[[],
 def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
     from tutelage.train.chain import build_chain, place_segments
     from tutelage.train.checkpoint import save_weights
+    from tutelage.train.memory import room_in
 
     (student, source, judge), (steps, best, train_ms, scratch, bound) = take_steps(
         run, config, scratch, lambda: lesson(run.folder, run.store, config)
@@ -203,6 +204,7 @@ def _train(run: Run, config: RunConfig, scratch: Path, out: Path) -> Facts:
         "train_ms": train_ms,
         "checkpoint": checkpoint.digest,
         "numerics": bound,
+        "room_tokens": room_in(scratch),
     }
 
 

@@ -52,8 +52,9 @@ def rejected(config: TrainingConfig, method: Method, run: Run, data: Done, made:
     def work(scratch: Path) -> Facts:
         pupil = load_pupil(config, run.folder / BEFORE)
         rows = rendered(config, run, pupil, sides_in(run.folder))
-        seen = check_pupil(config, pupil, rows.train, run.progress.say)
-        every, roller = (*rows.train, *rows.validation), roller_of(config, pupil)
+        every = (*rows.train, *rows.validation)
+        seen = check_pupil(config, pupil, rows.train, run.progress.say, asked=every)
+        roller = roller_of(config, pupil)
         run.progress.begin("the student's own answers", len(every), 0)
         with own_work(scratch / "meter.json") as spent, contextlib.closing(roller), run.stop.heeded():
             found = _written(config, every, pupil, roller, scratch, run)

@@ -204,7 +204,8 @@ def _train_again(run: Path, recorded: Recorded, start: int, end: int, progress: 
         begin = kept / str(start) if start else None
         advance(
             student, source, judge,
-            Loop(config.train, config.run.seed, work, progress, Stop(), steps.append, begin, end),
+            Loop(config.train, config.run.seed, work, progress, Stop(), steps.append, begin, end,
+                 recorded.latest["train"].facts.get("room_tokens", 0)),
         )  # fmt: skip
         apart = differences(work / "segments" / str(end), kept / str(end))
     ours = [canonical(row) for row in consumed(steps, source.data)]

@@ -29,6 +29,7 @@ from tutelage.records import NUSD_PER_USD, UNATS_PER_NAT, Position, Role, TokenL
 from tutelage.train.examples import Example
 from tutelage.train.loop import plan_steps
 from tutelage.train.order import epoch_order
+from tutelage.train.per_prompt import by_prompt
 from tutelage.train.preflight import TRIED
 from tutelage.train.scored import Ask, AskedScores, AskedTopK, ids_of_example
 from tutelage.train.teaching import Teaching, Together, Words
@@ -189,8 +190,11 @@ def expected(config: TrainingConfig, scorer: Scorer, rows: Rows) -> Expected:
     """Every step's texts, and once those to judge by and those of the look
     that no step takes: what the store has already is not taken off."""
     asked, answers = ([len(one.ids) for one in side] for side in (rows.train, rows.validation))
-    prompts, table = [one.targets[0] for one in rows.train], table_of(config, len(asked))
-    per_epoch, steps = plan_steps(len(asked), table)
+    prompts = [one.targets[0] for one in rows.train]
+    if config.train.epoch_over == "prompts":
+        prompts = [prompts[row] for row, *_ in by_prompt(rows.train)]
+    table = table_of(config, len(prompts))
+    per_epoch, steps = plan_steps(len(prompts), table)
     epochs = (epoch_order(prompts, table.batch_size, config.run.seed, at) for at in range(math.ceil(steps / per_epoch)))
     taken = [row for step in [step for epoch in epochs for step in epoch][:steps] for row in step]
     share = config.method.student_share

@@ -42,6 +42,7 @@ from tutelage.train.checkpoint import save_weights
 from tutelage.train.health import Start
 from tutelage.train.loop import Loop, precision
 from tutelage.train.loop import train as loop
+from tutelage.train.memory import room_in
 from tutelage.train.numerics import numerics
 from tutelage.train.pairs import ROLES
 from tutelage.train.preflight import CAPTURED
@@ -255,6 +256,7 @@ def _train(config: TrainingConfig, method: Method, run: Run, scratch: Path, has_
         "train_ms": round(1000 * (time.monotonic() - began)),
         "checkpoint": digest_file(run.folder / "train" / "checkpoint.json"),
         "numerics": bound,
+        "room_tokens": room_in(scratch),
     }
 
 
@@ -266,7 +268,8 @@ def _taught(
     if config.scorer is not None:
         return taught_by_scorer(config, method, run, pupil, rows, has_scores=has_scores)
     courses = courses_of(config, run.folder, pupil.tokenizer, sides, rows.train, rows.validation)
-    return taught_by(courses, config, method, run, pupil, has_signals=has_signals)
+    every = (*rows.train, *rows.validation)
+    return taught_by(courses, config, method, run, pupil, every, has_signals=has_signals)
 
 
 def _before(config: TrainingConfig, lesson: Lesson, student: Causal, scratch: Path) -> dict[str, int]:

@@ -26,12 +26,14 @@ OURS, THEIRS = "the student's template", "the teacher's own template"
 
 
 def check_pupil(
-    config: TrainingConfig, pupil: Reader, examples: Sequence[Example], tell: Callable[[str], Any]
-) -> dict[str, int]:
-    """The student alone: what is learnt, whether it can stop, whether its logits are finite. Facts in micro-nats."""
+    config: TrainingConfig, pupil: Reader, examples: Sequence[Example], tell: Callable[[str], Any],
+    asked: Sequence[Example] = (),
+) -> dict[str, int]:  # fmt: skip
+    """The student alone: what is learnt, whether it can stop, whether its logits are finite. Facts in micro-nats. `asked` are the
+    examples whose questions it answers itself, where those are not the same."""
     check_learnt(examples)
     require_stop(sorted(end_of_turn_ids(pupil.tokenizer)), sorted(end_ids(pupil.model.model)))
-    longest = max(example.targets[0] for example in examples)
+    longest = max(example.targets[0] for example in asked or examples)
     if config.method.student_writes and longest + config.method.max_new_tokens > pupil.model.limit:
         raise ConfigError(
             f"the longest question has {longest} tokens; with method.max_new_tokens = {config.method.max_new_tokens} that "

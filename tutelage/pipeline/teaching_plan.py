@@ -136,10 +136,17 @@ def method_of(config: TrainingConfig) -> Method:
 def _require_whole(config: TrainingConfig, loss: Loss) -> None:
     """Raises `ConfigError` for what a loss on whole answers, or on both texts, cannot be combined with."""
     table = config.method
-    if table.focus is not None and (loss.joint is not None or table.loss == "distillm-2"):
+    if table.focus is None:
+        return
+    if loss.joint is not None or table.loss == "distillm-2":
         raise ConfigError(
             f"method.focus = {table.focus:g}: {loss.name} is of whole answers",
             fix="leave focus out, or choose another loss",
+        )
+    if config.data.has_rationales:
+        raise ConfigError(
+            f"method.focus = {table.focus:g}: answer and reasoning are learnt whole, each with its weight",
+            fix="leave focus out, or leave out data.rationale and data.rationale_marker",
         )
 
 
@@ -285,11 +292,17 @@ def judged_by(method: Method, teacher: Reader | None, teaching: Teaching) -> Tea
 
 
 def objective_in_words(config: TrainingConfig, method: Method) -> str:
-    """What the held-out figure is of: every term with its weight. Scores of the student's own text are judged on text that stands
-    there, by the divergence that they estimate."""
+    """What the held-out figure is of: every term with its weight. It is of text that stands there: scores of the student's own
+    are judged by the divergence that they estimate, losses of both texts by that
+    of the data's, a moving target by where it ends."""
     table, name = config.method, method.loss.name
     if method.signal == "sampled":
         name = "reverse-kl" if config.scorer is None else "top-k-reverse-kl"
+    elif table.loss == "taid":  # whose target has arrived at the teacher
+        name = "forward-kl"
+    elif table.loss == "distillm-2":  # the half of it that is of the data's text
+        alpha = table.parameters.get("alpha", ENTRIES[table.loss].parameters["alpha"].default)
+        name = make("skew-kl", alpha=alpha).name
     if config.data.has_rationales:
         return f"{name} of answer and reasoning, the latter × {table.rationale_weight:g} × the share that has one"
     if method.signal == "pairs":

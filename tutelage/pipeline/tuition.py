@@ -23,6 +23,7 @@ from tutelage.pipeline.teaching_plan import (
 from tutelage.store.signals import SignalWriter, identity_in
 from tutelage.train.capture import capture, size_of
 from tutelage.train.contexts import InContext
+from tutelage.train.examples import Example
 from tutelage.train.preflight import ACROSS
 from tutelage.train.routing import Routed
 from tutelage.train.teaching import Teaching
@@ -38,11 +39,13 @@ class Taught(NamedTuple):
 
 
 def taught_by(
-    courses: Sequence[Course], config: TrainingConfig, method: Method, run: Run, pupil: Reader, *, has_signals: bool
-) -> Taught:
-    """All teachers as one: from what they said (`has_signals`), or from their weights, each of which is loaded once."""
+    courses: Sequence[Course], config: TrainingConfig, method: Method, run: Run, pupil: Reader, examples: Sequence[Example],
+    *, has_signals: bool,
+) -> Taught:  # fmt: skip
+    """All teachers as one: from what they said (`has_signals`), or from their weights, each of which is loaded once; `examples`
+    are those of both sides."""
     if method.signal == "recorded":
-        said = teaching_recorded(config, method, run.folder, pupil, run.progress.say)
+        said = teaching_recorded(config, method, run.folder, pupil, examples, run.progress.say)
         return Taught(said, said, {})
     if not courses:
         words = teaching_of(config, method, None, None)

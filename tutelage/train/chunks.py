@@ -4,7 +4,7 @@ Shape legend: T tokens, N loss positions, M answer tokens of the teacher.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,6 +20,7 @@ from tutelage.records import Role
 from tutelage.signals import Signal, Text
 from tutelage.train.batch import split, starts
 from tutelage.train.crossing import Crossed, Crossing, answer_of
+from tutelage.train.examples import Example
 from tutelage.train.teaching import PASS_TOKENS, Passage
 
 _TEXT = Loss("cross-entropy", Text, cross_entropy)
@@ -49,6 +50,16 @@ class ChunkTeacher:
         return (Part(self._loss, signal, self._weight),)
 
 
+class Spelled(NamedTuple):
+    """An answer as the student's tokens spell it and as those that were collected do, what both have in common, and the natural
+    logs of the latter, [M]."""
+
+    ours: Sequence[bytes]
+    theirs: Sequence[bytes]
+    chunks: Sequence[Chunk]
+    logp_M: torch.Tensor
+
+
 class RecordedChunks:
     """What came with answers that were collected: `said` are the tokens of each by `Example.source`, bytes and natural logs.
     Nothing is said of the end of turn, which no endpoint reports alike."""
@@ -62,25 +73,19 @@ class RecordedChunks:
         self._said, self._loss, self._weight = said, loss, weight
         self._speller, self._ends = Speller(tokenizer), ends
 
+    def spelled(self, example: Example) -> Spelled:
+        """How both spell an answer. An end of turn has no bytes."""
+        answer = answer_of(example, self._speller, self._ends)
+        tokens = [(data, value) for data, value in self._said[example.source] if data]
+        theirs = [data for data, _ in tokens]
+        logp = torch.tensor([value for _, value in tokens], dtype=torch.float32)
+        return Spelled(answer.pieces, theirs, align(answer.pieces, theirs), logp)
+
     def parts(self, passage: Passage) -> tuple[Part, ...]:
-        """Positions in no chunk have no loss. Raises `SignalError` when all of them are."""
-        chunks, logp = list[Sequence[Chunk]](), list[torch.Tensor]()
-        for example in passage.examples:
-            tokens = [
-                (data, value) for data, value in self._said[example.source] if data
-            ]  # an end of turn has no bytes
-            answer = answer_of(example, self._speller, self._ends)
-            chunks.append(align(answer.pieces, [data for data, _ in tokens]))
-            logp.append(torch.tensor([value for _, value in tokens], dtype=torch.float32))
-        if not any(chunks):
-            first = passage.examples[0]
-            raise SignalError(
-                f"the tokens that came with {first.source} and those of the student have no piece in common: what is learnt is "
-                f"spelled {answer_of(first, self._speller, self._ends).pieces[:3]}, what was collected "
-                f"{[data for data, _ in self._said[first.source][:3]]}",
-                fix="use a template that writes answers as they are (student.template), or learn the text alone (cross-entropy)",
-            )
-        return (Part(self._loss, chunk_signal(passage, chunks, logp), self._weight),)
+        """Positions in no chunk have no loss."""
+        found = [self.spelled(example) for example in passage.examples]
+        signal = chunk_signal(passage, [one.chunks for one in found], [one.logp_M for one in found])
+        return (Part(self._loss, signal, self._weight),)
 
 
 def chunk_signal(

@@ -205,7 +205,6 @@ class ContrastSource:
         self._start = self._start.add(mean_length(self._rollouts), entropy)
         for finding in found.findings:
             self._warn(finding)
-        del found.metrics["rollout/masked_share"]  # nothing is left out
         del found.metrics["rollout/drift_nats"]  # the answers are the epoch's, not the step's
         return {"rollout/own_text": 0.5, **seen, **found.metrics, **self._teaching.seen}
 

@@ -75,10 +75,10 @@ def health(
     start: Start,
     limits: Limits | None = None,
     drift_nats: float = 0.0,
-    masked_share: float = 0.0,
+    masked_share: float | None = None,
 ) -> Health:
-    """Judges one batch of at least one rollout. `entropy_nats` is the student's mean entropy at its own tokens. Nothing is held
-    against a start of no batches."""
+    """Judges one batch of at least one rollout. `entropy_nats` is the student's mean entropy at its own tokens;
+    `masked_share` None where the loss leaves nothing out. Nothing is held against a start of no batches."""
     assert rollouts
     limits = limits or Limits()
     length, cut = mean_length(rollouts), cut_share(rollouts)
@@ -90,8 +90,7 @@ def health(
         "rollout/entropy_nats": entropy_nats,
         "rollout/repeated_share": repeated,
         "rollout/drift_nats": drift_nats,
-        "rollout/masked_share": masked_share,
-    }
+    } | ({} if masked_share is None else {"rollout/masked_share": masked_share})
     found = []
     if start.batches:
         longest, least = limits.length_ratio * start.length_tokens, limits.entropy_share * start.entropy_nats
@@ -109,7 +108,7 @@ def health(
         found.append(Finding("repetition", repeated, limits.repeated_share, words))
     if drift_nats > limits.drift_nats:
         found.append(Finding("engine_drift", drift_nats, limits.drift_nats, drift_in_words(drift_nats)))
-    if masked_share > limits.masked_share:
+    if masked_share is not None and masked_share > limits.masked_share:
         words = f"{masked_share:.1%} of the tokens drawn are left out: the student is too far from what drew them"
         found.append(Finding("masked", masked_share, limits.masked_share, words))
     return Health(metrics, tuple(found))

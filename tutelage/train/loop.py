@@ -75,7 +75,8 @@ class Judge(Protocol):
 
 
 class Loop(NamedTuple):
-    """What the loop needs besides student, source and judge. A replay begins at a kept `start` and ends `until` a step."""
+    """What the loop needs besides student, source and judge. A replay begins at a kept `start`, ends `until` a step, and has the
+    `room_tokens` that there were for one pass; else they are measured."""
 
     table: TrainTable
     seed: int
@@ -85,6 +86,7 @@ class Loop(NamedTuple):
     log: Callable[[dict[str, Any]], None]
     start: Path | None = None
     until: int | None = None
+    room_tokens: int = 0
 
 
 def precision(choice: str, device: str = "cpu") -> torch.autocast:
@@ -139,12 +141,14 @@ def advance(student: Causal, source: Source, judge: Judge, loop: Loop) -> dict[s
     per_epoch, steps = source.plan
     validate_every = max(1, per_epoch // table.validate_per_epoch)
     end = loop.until or steps
+    room = (
+        None if table.pass_tokens else loop.room_tokens or _room(student, loop.work)
+    )  # before the optimizer has its moments
     restored = checkpoint.load(loop.start or loop.work / "last", model, optimizer)
     if loop.start and not restored:
         raise StorageError(f"{loop.start} is missing", fix="restore it from a copy")
     state, average = restored or (Progress(0, 0, {}, 0), {})
-    limit = state.pass_tokens or table.pass_tokens
-    fit = memory.Fit(limit, memory.room_tokens(student) if limit is None else None)
+    fit = memory.Fit(state.pass_tokens or table.pass_tokens, room)
     loop.progress.begin("training, steps", end, state.step)
     saved_at = time.monotonic()
     step, averaged, best = state.step, state.averaged, state.best
@@ -180,6 +184,10 @@ def advance(student: Causal, source: Source, judge: Judge, loop: Loop) -> dict[s
             raise Interrupted
     loop.progress.end()
     return best
+
+
+def _room(student: Causal, work: Path) -> int:
+    return memory.kept_room(work / f"{memory.ROOM}-{parallel.world()[0]}", student)
 
 
 def take(

@@ -2,18 +2,21 @@
 
 import gc
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 from tutelage.errors import ResourceError
 from tutelage.hardware import free_memory
+from tutelage.jsonl import writing
 from tutelage.models.causal import Causal
 
 T = TypeVar("T")
 
 TRIED = 64  # tokens of the pass that is measured
 SHARE = 0.7  # of free memory that one step may take
+ROOM = "room"  # the file's name, before the number of the rank
 
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
 
@@ -77,6 +80,26 @@ def kept_bytes(student: Causal) -> float:
     ):
         student.hidden(torch.zeros(size, dtype=torch.long, device=student.device), [size])
     return sum(kept.values()) / size
+
+
+def kept_room(path: Path, student: Causal) -> int:
+    """`room_tokens` when training began, measured once and kept at `path`: what is gone on with splits its steps alike, and ends
+    at the same bits. Measured anew where that is more than all that is free now."""
+    now = room_tokens(student)
+    try:
+        first = int(path.read_text())
+    except (OSError, ValueError):
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(str(now))
+        return now
+    return first if SHARE * first <= now else now
+
+
+def room_in(work: Path) -> int:
+    """What `kept_room` keeps in the loop's folder; 0 where nothing was measured."""
+    path = work / f"{ROOM}-0"
+    return int(path.read_text()) if path.exists() else 0
 
 
 def room_tokens(student: Causal) -> int:

@@ -119,7 +119,7 @@ class RolloutSource:
             return {"rollout/own_text": 0.0, **seen}
         entropy = seen.get("entropy_nats", 0.0)
         found = health(self._rollouts, entropy, self._start, self._limits, seen.pop("drift_nats", 0.0),
-                       seen.pop("masked_share", 0.0))  # fmt: skip
+                       seen.pop("masked_share", None))  # fmt: skip
         self._start = self._start.add(mean_length(self._rollouts), entropy)
         for finding in found.findings:
             self._warn(finding)
