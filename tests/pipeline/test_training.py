@@ -1,6 +1,7 @@
 """`tutelage train` end to end on a tiny teacher and student: every kind of method, what it writes, what it refuses."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -459,3 +460,19 @@ def test_near_duplicates_are_on_one_side() -> None:
               for one, other in zip(WORDS[:9], WORDS[9:], strict=True)]  # fmt: skip
     for seed in range(20):  # a large group is never taken where a small one will do
         assert len(split([*talks[:3], *single], 2, seed).validation) <= 2
+
+
+def test_the_example_in_the_docs_runs(teacher: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    (code,) = re.findall(r"## From Python\n.*?```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(teacher, "teacher")
+    rows = read_lines(write_talks(tmp_path / "questions.jsonl"))
+    turns = [
+        [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}] for row in rows
+    ]
+    (tmp_path / "talks.jsonl").write_text("".join(json.dumps({"messages": one}) + "\n" for one in turns))
+    exec(code.replace("layers=10", "layers=1"), {})
+    steps = list(read_lines(tmp_path / "metrics.jsonl"))
+    assert steps[-1]["validation_nats"] > 0, steps[-1]
+    assert (tmp_path / "trained" / "model.safetensors").is_file()

@@ -165,7 +165,7 @@ def test_a_student_of_fewer_tokens_is_taught_them(tmp_path: Path, teacher: Path,
     assert verify(tmp_path / "run").findings == ()
 
 
-def collect_scored(folder: Path, signal: str) -> Path:
+def collect_scored(folder: Path, signal: str, sampling: str = "") -> Path:
     """Answers of a loopback teacher, with or without log-probabilities."""
     rows = [{"prompt": f"{one} {other}"} for one, other in zip(WORDS[:8], WORDS[8:16], strict=True)]
     (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -173,6 +173,7 @@ def collect_scored(folder: Path, signal: str) -> Path:
         (folder / "collect.toml").write_text(
             f'[run]\nname = "open"\nseed = 1\npurpose = "internal"\n[prompts]\npath = "{folder}/questions.jsonl"\n'
             f'licence = "own"\n[teacher]\nurl = "{server.base_url}"\nlicence = "mit"\nattempts = 1\nsignal = "{signal}"\n'
+            f"[sampling]\n{sampling}\n"
         )
         with pytest.raises(SystemExit) as ended:
             main(["collect", str(folder / "collect.toml"), "--out", str(folder / "answers"), "--quiet"])
@@ -186,6 +187,7 @@ def test_log_probabilities_of_collected_answers_are_learnt(run_file: Path, tmp_p
     path, words = tmp_path / "recorded.toml", Words()
     path.write_text(text[: text.index("[teacher]")] + text[text.index("[student]") :])
     found = do(path, tmp_path / "run", words, method__signal="recorded", method__text_weight=0.5, train__steps=12)
+    assert not [line for line in words.said if "another teacher is learnt" in line]
     assert found.objective_unats < found.before_objective_unats
     assert any("answers with the log-probabilities of" in line for line in words.said)
     rows = json.loads((tmp_path / "run" / "train" / "sources.json").read_bytes())["rows"]
@@ -194,6 +196,15 @@ def test_log_probabilities_of_collected_answers_are_learnt(run_file: Path, tmp_p
     steps = list(read_lines(tmp_path / "run" / "train" / "metrics.jsonl"))
     assert all(0 < line["compared"] < 1 for line in steps), "all but the ends of turn"
     assert verify(tmp_path / "run").findings == ()
+
+
+def test_answers_that_were_not_drawn_at_1_are_warned_of(run_file: Path, tmp_path: Path) -> None:
+    answers, words = collect_scored(tmp_path, "top-logprobs", "temperature = 0.5"), Words()
+    text = collected_in(run_file, answers).read_text()
+    path = tmp_path / "recorded.toml"
+    path.write_text(text[: text.index("[teacher]")] + text[text.index("[student]") :])
+    do(path, tmp_path / "run", words, method__signal="recorded", train__steps=1)
+    assert [line for line in words.said if "8 of 8 answers were drawn" in line and "another teacher is learnt" in line]
 
 
 def test_recorded_scores_must_be_there(run_file: Path, tmp_path: Path) -> None:

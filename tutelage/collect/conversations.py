@@ -49,13 +49,14 @@ class Talk(NamedTuple):
 
 class Talks(NamedTuple):
     """Every conversation once. `repeated` said again what an earlier one says, `bad` rows were left out, `unchecked` answers
-    came without a verdict on their terms."""
+    came without a verdict on their terms, `shaped` ones were drawn at another temperature than 1 or with `top_p`."""
 
     talks: tuple[Talk, ...]
     authors: tuple[Author, ...]
     repeated: int = 0
     bad: tuple[BadRow, ...] = ()
     unchecked: int = 0
+    shaped: int = 0
 
 
 class Split(NamedTuple):
@@ -134,7 +135,7 @@ def _teacher_of(row: Row, table: ConversationsTable, teachers: Collection[str]) 
 def stored_talks(pairs: Iterable[Pair], table: ConversationsTable) -> Talks:
     """Those of answers in a store; the answers kept for a proof and plain completions are left out. Raises `DataError` when
     there is none."""
-    found, authors, repeated, unchecked = dict[str, Talk](), dict[Author, int](), 0, 0
+    found, authors, repeated, unchecked, shaped = dict[str, Talk](), dict[Author, int](), 0, 0, 0
     bad = list[BadRow]()
     for count, pair in enumerate(pairs, 1):
         request, exchange = pair.request, pair.exchange
@@ -164,11 +165,12 @@ def stored_talks(pairs: Iterable[Pair], table: ConversationsTable) -> Talks:
         tokens = tuple((at["chosen"]["bytes_b64"], at["chosen"]["logprob_unats"]) for at in exchange["logprobs"])
         found[talk.id] = talk._replace(author=authors.setdefault(author, len(authors)), said=tokens)
         unchecked += not exchange["terms_digest"]
+        shaped += any(float(request["params"].get(name, 1)) != 1 for name in ("temperature", "top_p"))
         if len(found) == table.limit:
             break
     if not found:
         raise DataError("there is no answer to learn from", fix="name a folder whose teacher has answered something")
-    return Talks(tuple(found.values()), tuple(authors), repeated, tuple(bad), unchecked)
+    return Talks(tuple(found.values()), tuple(authors), repeated, tuple(bad), unchecked, shaped)
 
 
 def split(talks: Sequence[Talk], validation: float, seed: int) -> Split:

@@ -191,6 +191,11 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
         write_whole(run.folder / AUTHORS, canonical({"authors": [author._asdict() for author in authors]}) + b"\n")
         if found.bad:
             run.progress.say(f"data: {len(found.bad)} bad rows skipped, the first at line {found.bad[0].line}")
+        if scored and found.shaped:
+            run.progress.say(
+                f"warning: {found.shaped:,} of {len(rows):,} answers were drawn at another temperature than 1, or with top_p: "
+                "where their endpoint reports log-probabilities after that (tutelage probe tells), another teacher is learnt"
+            )
         if table.has_rationales:
             run.progress.say(f"data: {_with_rationales(rows):,} of {len(rows):,} conversations come with a rationale")
         if found.repeated:
