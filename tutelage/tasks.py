@@ -58,6 +58,14 @@ def read_label(task: TaskTable, exchange: Exchange) -> LabelReading:
     return LabelReading(logp, math.fsum(math.exp(value) for value in found), literal)
 
 
+def read_or_nothing(task: TaskTable, exchange: Exchange | None, signal: str) -> LabelReading:
+    """`read_answer`; no label is read of a question that was refused, or answered without a token that has log-probabilities (a
+    content filter)."""
+    if exchange is None or (signal != "text" and not exchange.logprobs):
+        return LabelReading(tuple(FLOOR_NATS for _ in task.labels), 0.0, -1)
+    return read_answer(task, exchange, signal)
+
+
 def read_answer(task: TaskTable, exchange: Exchange, signal: str) -> LabelReading:
     """`read_label`, or for `signal` = "text" the answered word alone, with the whole mass on it (`literal` −1 and mass
     0 when it is no label)."""

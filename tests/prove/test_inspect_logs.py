@@ -34,8 +34,10 @@ def answered(text: str, **changes: Any) -> Exchange:
 
 
 def proof(
-    items: list[tuple[Question, str]], answers: dict[str, Exchange], scores: list[dict[str, Any]] | None = None
-) -> ProofRecord:
+    items: list[tuple[Question, str]], answers: dict[str, Exchange], scores: list[dict[str, Any]] | None = None,
+    refused: frozenset[str] = frozenset(),
+) -> ProofRecord:  # fmt: skip
+    taught = {one.prompt_id: answered("a") for one, _ in items if one.prompt_id not in refused}
     row = {"gold_ppm": 500_000, "teacher_ppm": None, "read": "x"}
     system = {
         "role": "student", "label": "small", "n": len(items), "score": 0.5, "ci_low": 0.1, "ci_high": 0.9,
@@ -44,7 +46,9 @@ def proof(
     run = {"name": "a task/with: signs", "created_at": "2026-01-01T00:00:00Z", "task": "exact", "metric": "accuracy"}
     evidence = {"run": run, "systems": [system], "claims": [], "missing_controls": []}
     rows = [{"scores": {"student": one}} for one in scores or [row] * len(items)]
-    return ProofRecord(evidence, {"temperature": 0.0, "top_p": None}, items, rows, {"student": answers})
+    return ProofRecord(
+        evidence, {"temperature": 0.0, "top_p": None}, items, rows, {"student": answers, "teacher": taught}
+    )
 
 
 def test_a_log_that_the_library_wrote_is_read() -> None:
@@ -125,8 +129,20 @@ def test_tool_calls_go_there_and_back() -> None:
     back = {**CALL, "function": {"name": "f", "arguments": '{"x":1.5}'}}
     assert first.tool_calls == (back,) and first.asked[1].tool_calls == (back,) and first.asked[2] == turns[2]
     assert first.stop_reason == "tool_calls"
-    assert second.tool_calls[0]["function"]["arguments"] == "{}"
+    assert second.tool_calls == (broken,), "{} stands in the log for what was written"
     assert log["samples"][1]["output"]["choices"][0]["message"]["tool_calls"][0]["parse_error"].endswith("{x")
+
+
+def test_what_the_teacher_refused_has_no_score_against_the_gold() -> None:
+    items = [(question(1), "g"), (question(2), "g")]
+    answers = {one.prompt_id: answered("a") for one, _ in items}
+    made = proof(items, answers, refused=frozenset([items[1][0].prompt_id]))
+    made.evidence["systems"][0].update(agreement=0.5, agreement_low=0.1, agreement_high=0.9)
+    made.scores[0]["scores"]["student"] = {"gold_ppm": 10**6, "teacher_ppm": 500_000, "read": "x"}
+    log = log_of(made, "student")
+    assert [sorted(sample["scores"]) for sample in log["samples"]] == [["agreement", "exact"], []]
+    counted = {one["name"]: (one["scored_samples"], one["unscored_samples"]) for one in log["results"]["scores"]}
+    assert counted["agreement"] == (1, 1)
 
 
 def test_figures_are_those_of_the_evidence() -> None:

@@ -220,11 +220,11 @@ def _ended(desk: "Desk") -> int:
     """How far this person is, and how far people agree; nothing of what was decided, which others have yet to
     decide."""
     from tutelage.prove.gold import read_gold
-    from tutelage.prove.gold_file import Kind
+    from tutelage.prove.gold_file import Kind, standing
 
     done, path = desk.progress(), desk.journal.path
     print(f"{path}: {desk.who} decided {done.decided}, skipped {done.skipped}, {done.left} left")
-    if any(row.kind is Kind.DECISION for row in desk.journal.rows):
+    if any(row.kind is Kind.DECISION for people in standing(desk.journal.rows).values() for row in people.values()):
         for agreed in read_gold(path).agreements():
             found = agreed.kappa
             kappa = f"kappa {found.method}" if found.kappa is None else f"kappa {found.kappa:.2f}"

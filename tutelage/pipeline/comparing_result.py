@@ -36,7 +36,7 @@ from tutelage.stats.interval import Interval
 from tutelage.stats.labels import decide
 from tutelage.stats.paired import PairedTable
 from tutelage.store.store import Store
-from tutelage.tasks import FLOOR_NATS, LabelReading, read_answer
+from tutelage.tasks import LabelReading, read_or_nothing
 from tutelage.terms.check import cited
 
 RULES = ("argmax", "balanced")
@@ -101,7 +101,6 @@ def _answered(
     store: Store, task: TaskTable, one: Candidate, items: list[Item], addresses: Mapping[str, str]
 ) -> Answered:
     """A question that was refused counts as answered with no label: wrong."""
-    unread = LabelReading(tuple(FLOOR_NATS for _ in task.labels), 0.0, -1)
     readings: dict[str, list[LabelReading]] = {}
     exchanges = []
     for item in items:
@@ -109,8 +108,7 @@ def _answered(
         exchange = store.get(address) if address else None
         if exchange is not None and item.kind == COMPARED:
             exchanges.append(exchange)
-        reading = unread if exchange is None else read_answer(task, exchange, one.table.signal)
-        readings.setdefault(item.kind, []).append(reading)
+        readings.setdefault(item.kind, []).append(read_or_nothing(task, exchange, one.table.signal))
     compared = readings.pop(COMPARED)
     tuned = [reading.logp_L for group in readings.values() for reading in group if reading.mass > 0]
     return Answered(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from tutelage import __version__
 from tutelage.canon import digest_of
 from tutelage.records import Exchange, Message, Question, Usage
+from tutelage.wire.inspect_logs import UNPARSED
 
 GOLD_PPM, TEACHER_PPM = "gold_ppm", "teacher_ppm"  # columns of prove/scores.jsonl
 AGREEMENT = "agreement"
@@ -49,7 +50,7 @@ def log_of(proof: ProofRecord, role: str) -> dict[str, Any]:
             f"item{at}",
             question,
             gold,
-            row["scores"].get(role, {}),
+            _counted(row["scores"].get(role, {}), question.prompt_id in proof.answers.get("teacher", {})),
             answers.get(question.prompt_id),
             model,
             run["task"],
@@ -82,7 +83,7 @@ def log_of(proof: ProofRecord, role: str) -> dict[str, Any]:
         "results": {
             "total_samples": len(samples),
             "completed_samples": len(answers),
-            "scores": _results(proof, system),
+            "scores": _results(proof, system, samples),
         },
         "stats": {
             "started_at": times[0] if times else "",
@@ -128,7 +129,9 @@ def _model(answers: Mapping[str, Exchange], label: str) -> str:
     return label
 
 
-def _results(proof: ProofRecord, system: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _results(
+    proof: ProofRecord, system: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """The figures of evidence.json as they stand there: nothing is computed a second time."""
     run, total, made = proof.evidence["run"], len(proof.items), []
     if system["score"] is not None:
@@ -136,7 +139,8 @@ def _results(proof: ProofRecord, system: Mapping[str, Any]) -> list[dict[str, An
         made.append(_result(run["task"], run["metric"], system["score"], interval, system["n"], total))
     if system["agreement"] is not None:
         interval = {"ci_low": system["agreement_low"], "ci_high": system["agreement_high"]}
-        made.append(_result(AGREEMENT, AGREEMENT, system["agreement"], interval, total, total))
+        read = sum(AGREEMENT in sample["scores"] for sample in samples)
+        made.append(_result(AGREEMENT, AGREEMENT, system["agreement"], interval, read, total))
     return made
 
 
@@ -185,6 +189,11 @@ def _about(question: Question) -> dict[str, str]:
     return {"source": question.source, "licence": question.licence, "session": question.group}
 
 
+def _counted(row: Mapping[str, Any], was_taught: bool) -> Mapping[str, Any]:
+    """What the teacher refused counts for nobody."""
+    return row if was_taught else {name: value for name, value in row.items() if name != GOLD_PPM}
+
+
 def _scores(row: Mapping[str, Any], task: str) -> dict[str, Any]:
     """Score against the gold and against the teacher, from 0 to 1; what is not there is left out."""
     made = {}
@@ -224,7 +233,7 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
             return {**made, "arguments": arguments}
     except (ValueError, RecursionError):
         pass
-    return {**made, "arguments": {}, "parse_error": f"not a JSON object: {wrote}"}
+    return {**made, "arguments": {}, "parse_error": f"{UNPARSED}{wrote}"}
 
 
 def _usage(usage: Usage) -> dict[str, int]:

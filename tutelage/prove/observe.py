@@ -16,7 +16,7 @@ from tutelage.models.ask import Asking
 from tutelage.models.questions import ask_all, exchange_rows, label_request
 from tutelage.records import Message, Prompt
 from tutelage.stats.labels import balance_offsets
-from tutelage.tasks import FLOOR_NATS, LabelReading, read_answer
+from tutelage.tasks import read_or_nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,8 @@ def observe(
         if how.cpu_s:
             meter.add(how.cpu_s() - before_s, asking.answered - answered_before)
     addresses = [request.digest for request in requests]
-    unanswered = LabelReading(tuple(FLOOR_NATS for _ in task.labels), 0.0, -1)  # refused: counted as unread
     exchanges = [asking.store.get(address) if asking.store.has(address) else None for address in addresses]
-    readings = [unanswered if e is None else read_answer(task, e, how.signal) for e in exchanges]
+    readings = [read_or_nothing(task, exchange, how.signal) for exchange in exchanges]
     usages = [exchange.usage for exchange in exchanges if exchange is not None]
     tokens = sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
     return Answers(

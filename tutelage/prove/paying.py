@@ -1,6 +1,7 @@
 """What a question costs of each model: in which unit two are compared, who is better or cheaper, and when a student has paid for
 itself. Quality is better the higher it is, a price the lower."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ def queries_to_pay(once: float | None, teacher: float | None, student: float | N
     None where a part is not known, or the student saves nothing."""
     if once is None or teacher is None or student is None or teacher <= student:
         return None
-    return round(once / (teacher - student))
+    return math.ceil(once / (teacher - student))
 
 
 def front(prices: Sequence[float], qualities: Sequence[float]) -> list[int]:

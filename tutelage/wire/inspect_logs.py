@@ -157,6 +157,9 @@ def _answer(output: Any) -> tuple[dict[str, Any], str] | None:
     return message, text(stop, "stop_reason", FIX) if isinstance(stop, str) else ""
 
 
+UNPARSED = "not a JSON object: "  # how our own logs quote such arguments
+
+
 def _calls(message: dict[str, Any], where: str) -> tuple[dict[str, Any], ...]:
     """Tool calls in the form of `records.Message`."""
     calls = message.get("tool_calls") or []
@@ -166,6 +169,8 @@ def _calls(message: dict[str, Any], where: str) -> tuple[dict[str, Any], ...]:
         if not isinstance(name, str) or not isinstance(named, str) or not isinstance(call.get("arguments"), dict):
             raise bad(f"{where}: a tool call is {shown(call)}", where, FIX)
         arguments = json_text(call["arguments"], where)
+        if isinstance(problem := call.get("parse_error"), str) and problem:  # {} stands for what the model wrote
+            arguments = text(problem.removeprefix(UNPARSED), where, FIX)
         named, name = text(named, where, FIX), text(name, where, FIX)
         made.append({"id": named, "type": "function", "function": {"name": name, "arguments": arguments}})
     return tuple(made)

@@ -146,3 +146,13 @@ def test_it_is_off_where_code_cannot_be_shut_in(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="cannot be shut in: there is no `unshare`") as caught:
         task_of("code", {"allow_execution": True})
     assert 'isolation = "none"' in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "other", ["bash\npip install x", "json\n{}", "text\nfirst this", "console\r\n$ ls", "sql\ndef x"]
+)
+def test_a_fence_of_another_language_is_no_code_and_hides_none(other: str) -> None:
+    text = f"Install:\n```{other}\n```\nThen:\n```python\ndef add(a, b):\n    return a + b\n```\nand\n```{other}\n```"
+    assert code_module.code_of(text) == "def add(a, b):\n    return a + b\n"
+    assert code_module.code_of(f"```{other}\n```") == ""
+    assert code_module.code_of("```Python title=x\r\ny = 1\r\n```") == "y = 1\r\n"

@@ -130,3 +130,24 @@ def test_a_value_agrees_with_itself_and_no_more_is_found_than_given(
     found = score(json.dumps(one), json.dumps(other), **options)
     assert 0 <= found.value <= 1
     assert found.parts["matched"] <= min(found.parts["answered"], found.parts["expected"])
+
+
+def test_what_says_nothing_does_not_count_inside_a_list_either() -> None:
+    gold = {"lines": [{"sku": "a", "qty": 2, "note": None, "tags": []}, {"sku": "b", "qty": 1}]}
+    said = {"lines": [{"sku": "b", "qty": 1, "note": None}, {"sku": "a", "qty": 2}]}
+    for lists in ("set", "sequence"):
+        ordered = said if lists == "set" else {"lines": said["lines"][::-1]}
+        assert score(ordered, gold, lists=lists).value == 1.0
+    assert score({"lines": [{"sku": "a"}, {"sku": "b", "qty": 1}]}, gold).parts["matched"] == 2
+
+
+def test_rules_and_tolerances_hold_inside_a_list_in_any_order() -> None:
+    gold = {"lines": [{"sku": "a", "price": 10.0}, {"sku": "b", "price": 12}]}
+    said = {"lines": [{"sku": "b", "price": "12 EUR"}, {"sku": "a", "price": 9.99}]}
+    assert score(said, gold).parts["matched"] == 2, "12 EUR is 12, as outside of lists"
+    assert score(said, gold, tolerance=0.5).value == 1.0
+    assert score(said, gold, tolerance=0.001).parts["matched"] == 2
+    assert score(said, gold, tolerance=0.5, fields={"lines.price": "exact"}).parts["matched"] == 0
+    assert score(said, gold, tolerance=0.5, fields={"lines": "set"}).value == 1.0
+    twice = {"lines": [said["lines"][1]] * 2}
+    assert score(twice, gold, tolerance=0.5).parts["matched"] == 2, "one twin each"

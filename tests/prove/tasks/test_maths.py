@@ -124,3 +124,42 @@ def test_every_way_to_write_a_ratio(above: int, below: int, shift: int, factor: 
 def test_gold_without_a_formula_is_refused(gold: str) -> None:
     with pytest.raises(DataError, match="has no formula"):
         task_of("maths", {}).require_reference(gold)
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("The answer is: 42", "42"),
+        ("The final answer is: 42.", "42"),
+        ("The final answer is:\n\n42", "42"),
+        ("The answer is: \n$$42$$", "42"),
+        ("The answer is `42`.", "42"),
+        ("The **answer is: .5**.", "1/2"),
+        ("The answer is therefore 5.", "5"),
+        (r"\boxed{5\text{ cm}^2}", "5"),
+        (r"\boxed{4\text{ m}^{3}}", "4"),
+        ("5 cm", "5"),
+        ("The answer is 72 clips.", "72"),
+        ("#### 72 clips", "72"),
+        ("Answer: 5 dollars", "5"),
+        ("The answer is 5 km/h", "5"),
+        ("1 1/2 cups", "3/2"),
+        ("5.5 ft^2", "5.5"),
+    ],
+)
+def test_ways_to_end_an_answer(text: str, gold: str) -> None:
+    assert score(text, gold).value == 1.0
+    assert score(text, f"{gold}+1").value == 0.0
+    assert score(gold, text).value == 1.0, "also as gold"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"5\text{ cm}^2", "25"), ("2 pi", "2"), ("2 ab", "2"), ("3 sqrt(4)", "3"), (r"\arccos 0", "0"),
+        (r"\text{x}^2", r"\text{x}^3"), ("2xyz", "2"),
+    ],
+)  # fmt: skip
+def test_what_only_looks_like_a_unit_counts(one: str, other: str) -> None:
+    assert score(one, other).value == 0.0
+    assert score(one, one).value == 1.0

@@ -34,6 +34,13 @@ def value(answer: str, gold: str, **options: object) -> float:
         ("2½ cups", "2.5"),
         ("1e3", "1000"),
         ("1.5 × 10^3", "1500"),
+        ("10^6", "1000000"),
+        ("2^{10}", "1024"),
+        ("2**-1", "0.5"),
+        ("-2^2", "-4"),
+        (r"$3\frac{1}{2}$", "3.5"),
+        (r"-2 \frac{1}{2}", "-2.5"),
+        ("**42**", "42"),
         (r"1.5\times 10^{-3}", "0.0015"),
         ("25%", "25"),
         ("1{,}000", "1000"),
@@ -110,3 +117,15 @@ def test_gold_without_a_number_is_refused(gold: str) -> None:
 def test_tolerances_out_of_range_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match="tolerance"):
         task_of("number", options)
+
+
+@pytest.mark.parametrize("gold", ["1 000 000", "about 12 500 people", "sum #### 1 000"])
+def test_gold_that_is_one_number_or_several_is_refused(gold: str) -> None:
+    with pytest.raises(DataError, match="one number or several"):
+        task_of("number", {}).require_reference(gold)
+    task_of("number", {}).require_reference("in 2020 150 people")
+
+
+@pytest.mark.parametrize("text", ["9" * 300 + "^9", "7^801", "0^-1", "2^" + "9" * 399])
+def test_powers_too_long_to_write_are_no_numbers(text: str) -> None:
+    assert read_number(text, NumberOptions()) is None

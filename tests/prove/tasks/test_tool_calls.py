@@ -109,3 +109,23 @@ def test_gold_that_is_no_list_of_calls_is_refused(gold: str) -> None:
 def test_tools_that_are_none_are_refused(tools: str) -> None:
     with pytest.raises(ConfigError, match="tool_calls"):
         task_of("tool_calls", {"tools": tools})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '<tool_call>{"name":"book","arguments":{"city":"Oslo"}</tool_call>',
+        'book("Oslo")',
+        '```python\n[book("Oslo")]\n```',
+        '{"name":"f","arguments":{"a":1,"a":2}}',
+    ],
+)
+def test_a_broken_call_is_not_read_as_none(text: str) -> None:
+    found = score(text, gold="[]")
+    assert (found.value, found.is_read) == (0.0, False)
+    assert task_of("tool_calls", {}).reference_of(Answer(text)) == ""
+
+
+@pytest.mark.parametrize("text", ["No tool is needed.", "Hello (world)", "f(x) is a function", "I use {name}.", ""])
+def test_plain_words_are_no_call(text: str) -> None:
+    assert score(text, gold="[]").value == 1.0

@@ -16,7 +16,8 @@ from tutelage.prove.tasks.sandbox import Limits, isolation_problem, run_test
 
 MAX_CODE = 100_000  # characters
 MAX_TESTS = 200
-_FENCE = re.compile(r"```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
+_FENCE = re.compile(r"```[ \t]*([^\n`]*)\n(.*?)(?:```|\Z)", re.DOTALL)
+_PYTHON = {"", "py", "python", "python3"}
 _FIX = (
     'give gold as Python that raises when the answer is wrong, a JSON list of such texts, or {"setup": …, "tests": […]}'
 )
@@ -98,7 +99,7 @@ class Code:
 def code_of(text: str) -> str:
     """The code in an answer: the first fenced Python that defines something, else the first fence, else all of the text.
     Fences of other languages are no code. Empty when there is none, or too much."""
-    fences = [found[1] for found in _FENCE.finditer(text)]
+    fences = [found[2] for found in _FENCE.finditer(text) if (found[1].split() or [""])[0].lower() in _PYTHON]
     defining = [fence for fence in fences if re.search(r"^\s*(?:async\s+def|def|class)\s", fence, re.MULTILINE)]
     code = (defining or fences or [text if "```" not in text else ""])[0]
     return code if code.strip() and len(code) <= MAX_CODE else ""

@@ -21,6 +21,7 @@ from tutelage.prove.tasks.numbers import NumberOptions, is_near, read_number
 How = Literal["exact", "number", "text", "set", "sequence"]
 _NO_VALUE = object()
 MAX_PARTS = 64  # fields that are told one by one
+MAX_PAIRS = 10_000  # of objects in two lists that are compared field by field
 _TEXT = ExactOptions(ignore_case=True, ignore_punctuation=True)
 _NUMBER = NumberOptions(marker="")
 
@@ -174,16 +175,19 @@ def _lists(said: list[Any], right: list[Any], how: How, path: str, options: Json
         said, right = said + [None] * (size - len(said)), right + [None] * (size - len(right))
         inner = options.model_copy(update={"fields": {key: one for key, one in options.fields.items() if key != path}})
         return _total(compare(one, other, path, inner) for one, other in zip(said, right, strict=True))
-    return Counts(_matched_set(said, right, options), leaves(said), leaves(right))
+    return Counts(_matched_set(said, right, path, options), leaves(said), leaves(right))
 
 
-def _matched_set(said: list[Any], right: list[Any], options: JsonOptions) -> int:
+def _matched_set(said: list[Any], right: list[Any], path: str, options: JsonOptions) -> int:
     """Leaves in items that both have. Numbers within the tolerance are paired in order of size, which pairs as many as
-    can be; all other items need an equal twin."""
+    can be; objects are paired with the first that they agree with in every field; all other items need an equal twin."""
+    matched = 0
+    if len(said) * len(right) <= MAX_PAIRS:
+        said, right, matched = _paired(said, right, path, options)
     mine, theirs = ([item for item in items if not isinstance(item, Fraction)] for items in (said, right))
     ours, others = Counter(_key(item, options) for item in mine), Counter(_key(item, options) for item in theirs)
     sizes = {_key(item, options): leaves(item) for item in theirs}
-    matched = sum(count * sizes[key] for key, count in (ours & others).items())
+    matched += sum(count * sizes[key] for key, count in (ours & others).items())
     left, wanted = (sorted(item for item in items if isinstance(item, Fraction)) for items in (said, right))
     at = 0
     for number in left:
@@ -192,6 +196,20 @@ def _matched_set(said: list[Any], right: list[Any], options: JsonOptions) -> int
         if at < len(wanted) and _near(number, wanted[at], options):
             matched, at = matched + 1, at + 1
     return matched
+
+
+def _paired(said: list[Any], right: list[Any], path: str, options: JsonOptions) -> tuple[list[Any], list[Any], int]:
+    """What is left of both lists when their objects are paired, and the leaves of the pairs."""
+    inner = options.model_copy(update={"fields": {key: one for key, one in options.fields.items() if key != path}})
+    left, rest, matched = [item for item in right if isinstance(item, dict)], list[Any](), 0
+    for item in said:
+        counts = [compare(item, other, path, inner) for other in left] if isinstance(item, dict) else []
+        at = next((at for at, one in enumerate(counts) if one.matched == one.answered == one.expected > 0), None)
+        if at is None:
+            rest.append(item)
+        else:
+            matched += leaves(left.pop(at))
+    return rest, [item for item in right if not isinstance(item, dict)] + left, matched
 
 
 def leaves(value: Any) -> int:
@@ -238,9 +256,10 @@ def _text(value: str) -> str:
 
 def _key(value: Any, options: JsonOptions | None = None) -> Any:
     """Equal for equal JSON values, and for none else: 1 is not true, and an object has no order. With options, texts are
-    normalised as they say."""
+    normalised as they say, and fields of objects that say nothing are left out."""
     if isinstance(value, dict):
-        return ("object", frozenset((key, _key(inner, options)) for key, inner in value.items()))
+        said = value.items() if options is None else ((key, inner) for key, inner in value.items() if leaves(inner))
+        return ("object", frozenset((key, _key(inner, options)) for key, inner in said))
     if isinstance(value, list):
         return ("list", tuple(_key(inner, options) for inner in value))
     if isinstance(value, str) and options is not None and options.texts == "text":

@@ -17,14 +17,24 @@ from tutelage.prove.tasks.numbers import NumberOptions, as_text, read_number
 
 MAX_FORMULA = 500  # characters
 MAX_ITEMS = 50
-_SAID = re.compile(r"(?:answer|result)\s*(?:is|=|:)[\s*]*([^\n]{1,500})", re.IGNORECASE)
+_SAID = re.compile(r"(?:answer|result)\s*(?:is|=|:)[\s*:`]*([^\n]{1,500})", re.IGNORECASE)
 _DISPLAYED = re.compile(
     r"\$\$([^$]{1,500})\$\$|\$([^$\n]{1,500})\$|\\\(((?:[^\n\\]|\\[^()\n]){1,500}?)\\\)"
     r"|\\\[((?:[^\\]|\\[^\[\]]){1,500}?)\\\]"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;:!> ]|\\q?quad(?![A-Za-z])|~")
 _SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limits)(?![A-Za-z])\.?")
-_UNIT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox|rm|operatorname)\s*\{([^{}]*)\}")
+_UNIT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mbox|rm|operatorname)\s*\{([^{}]*)\}(\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?"
+)
+# A plain number and one word behind it: short ones that are units, longer ones that no product of letters would be.
+_COUNTED = re.compile(
+    r"([-+]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?|\([0-9]+\+[0-9]+/[0-9]+\))"
+    r"(?:\s*(?:cm|mm|km|kg|mg|ml|ft|in|yd|mi|oz|lb|lbs|hr|hrs|mph|kph|rpm|sec|min)\b"
+    r"|\s+(?!(?:pi|phi|tau|theta|sqrt|exp|log)\b)(?=[a-z]*[aeiou])[a-z]{3,}\b)"
+    r"(?:\s*\^\s*\{?[0-9]\}?)?(?:\s*/\s*[a-z]{1,12}(?:\s*\^\s*\{?[0-9]\}?)?)?",
+    re.IGNORECASE,
+)
 _NAMED = re.compile(r"\s*[A-Za-z]\w?(?:_\{?\w+\}?)?\s*(?:\(\s*[A-Za-z]\s*\))?\s*(?:=|\\in(?![A-Za-z])|∈)(?![=])")
 _THOUSANDS = re.compile(r"(?<![0-9.,])([0-9]{1,3}(?:,[0-9]{3})+)(?![0-9,])")
 _REPLACED = (
@@ -121,12 +131,20 @@ def cleaned(text: str) -> str:
     for old, new in _REPLACED:
         text = text.replace(old, new)
     text = re.sub(r"\\frac\s*([0-9])\s*([0-9])", r"\\frac{\1}{\2}", text)
-    units = [found.strip() for found in _UNIT.findall(text)]
-    without = _UNIT.sub(lambda found: "," if found[1].strip() in ("and", "or") else " ", text).strip(" ,")
+    units = [found[1].strip() for found in _UNIT.finditer(text)]
+    without = _UNIT.sub(_without_unit, text).strip(" ,")
     text = without if re.search(r"[0-9A-Za-z]", without) or not units else " ".join(units)
     text = _NAMED.sub("", text, count=1).strip()
     text = text if text.startswith(("(", "[", r"\{")) else _THOUSANDS.sub(lambda found: found[1].replace(",", ""), text)
-    return re.sub(r"(?<![0-9.])([0-9]{1,9})\s+([0-9]{1,9})/([0-9]{1,9})(?![0-9])", r"(\1+\2/\3)", text).rstrip(".,; ")
+    text = re.sub(r"(?<![0-9.])([0-9]{1,9})\s+([0-9]{1,9})/([0-9]{1,9})(?![0-9])", r"(\1+\2/\3)", text).rstrip(".,; ")
+    counted = _COUNTED.fullmatch(text)
+    return counted[1] if counted else text
+
+
+def _without_unit(found: re.Match[str]) -> str:
+    """Behind a value a unit goes with its exponent: 5 cm² is 5. An exponent that is no unit's stays."""
+    is_unit = found.string[: found.start()].rstrip()[-1:] in tuple("0123456789})")
+    return "," if found[1].strip() in ("and", "or") else " " if is_unit else f" {found[2] or ''}"
 
 
 def _parse(text: str, depth: int) -> Parsed:
@@ -192,7 +210,8 @@ def _boxed(text: str) -> str | None:
 
 def _from_sentence(text: str) -> str:
     """A text that is a formula or a word, as it is; else its last formula between dollars, or last number."""
-    text = text.strip().strip("*").rstrip(".")
+    text = re.sub(r"^(?:thus|therefore|hence|then|indeed|simply|just|now|exactly|about|approximately)\b[\s,:]*", "",
+                  text.strip().lstrip("*` ").rstrip(".*` "), flags=re.IGNORECASE)  # fmt: skip
     if formula := _last(_DISPLAYED, text):
         return next(group for group in formula.groups() if group is not None)
     is_sentence = "\n" in text or len(re.findall(r"(?<![\\A-Za-z{])[A-Za-z]{2,}(?![A-Za-z}])", text)) > 1

@@ -26,6 +26,7 @@ _NEAR = Decimal("1e-40")
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?|\.[0-9]+")
 _NAME = re.compile(r"\\([A-Za-z]+)|([A-Za-z]+)|([α-ωΑ-Ω∞])")
+_AT_0 = {"cos": 1, "sec": 1, "cosh": 1} | dict.fromkeys(("sin", "tan", "arcsin", "arctan", "sinh", "tanh"), 0)
 _OPAQUE = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh"}
 _FUNCTIONS = _OPAQUE | {"ln", "log", "exp", "sqrt"}
 _LETTERS = frozenset(re.findall(r"\w+", """
@@ -248,8 +249,8 @@ def _applied(name: str, argument: Value, base: Value) -> Value:
         return _decimal(argument).ln()
     if name == "log":
         return _decimal(argument).ln() / _decimal(base).ln()
-    if argument == 0:
-        return Fraction(1 if name in ("cos", "sec", "cosh") else 0)
+    if argument == 0 and name in _AT_0:
+        return Fraction(_AT_0[name])
     rounded = f"{name}:{_decimal(argument):.30e}"
     return _letter(rounded, 0)
 

@@ -1,8 +1,8 @@
 """Numbers as people and models write them, read exactly, and the task that compares them.
 
 Read: signs (also U+2212), thousands separated by `,` `'` `_` or thin and no-break spaces (also `{,}` and `\\,` of LaTeX),
-decimals, exponents (`1e3`, `1.5 × 10^3`), fractions (`3/4`, `1 3/4`, `½`), currency signs and percent. Not read: decimal
-commas, number words, dates, more than 400 digits.
+decimals, exponents (`1e3`, `1.5 × 10^3`), powers (`10^6`), fractions (`3/4`, `1 3/4`, `½`, `2\\frac{1}{2}`), currency signs and
+percent. Not read: decimal commas, blanks between thousands (refused as gold), number words, dates, more than 400 digits.
 """
 
 import re
@@ -25,10 +25,11 @@ _WHOLE = rf"(?>[0-9]{{1,3}}(?:{_GROUP}[0-9]{{3}}(?![0-9]))++|[0-9]++)"
 _DECIMAL = rf"(?>{_WHOLE}(?:\.[0-9]++)?+|\.[0-9]++)"
 _NUMBER = re.compile(
     rf"""(?<![0-9])(?<![0-9][./])
-    (?: \\[dt]?frac \{{ (?P<over>[-−]?[0-9]++) \}} \{{ (?P<under>[0-9]++) \}}
+    (?: (?: (?P<mixed>[0-9]++)\s?+ )? \\[dt]?frac \{{ (?P<over>[-−]?[0-9]++) \}} \{{ (?P<under>[0-9]++) \}}
       | (?P<vulgar>[{_VULGAR}])
       | (?P<core>{_DECIMAL})
-        (?: [eE] (?P<e>[-+−]?[0-9]++) (?!\w) | \s?(?:×|\\times|\\cdot|\*|x)\s?10(?:\^|\*\*)\{{?(?P<power>[-+−]?[0-9]++)\}}? )?+
+        (?: (?:\^|\*\*) (?: \{{(?P<braced>[-+−]?[0-9]++)\}} | (?P<raised>[-+−]?[0-9]++) )
+          | [eE] (?P<e>[-+−]?[0-9]++) (?!\w) | \s?(?:×|\\times|\\cdot|\*|x)\s?10(?:\^|\*\*)\{{?(?P<power>[-+−]?[0-9]++)\}}? )?+
         (?: \ ?(?P<add>[{_VULGAR}])
           | \ (?P<upper>[0-9]++)/(?P<lower>[0-9]++)(?![/.]?[0-9]|/)
           | \ ?/\ ?(?P<below>{_DECIMAL})(?!/[0-9]) )?+
@@ -38,6 +39,7 @@ _NUMBER = re.compile(
     re.VERBOSE,
 )
 _CURRENCY = "$€£¥\\"
+_BLANKS = re.compile(r"[^0-9]*[0-9]{1,3}(?: [0-9]{3})+(?![0-9])[^0-9]*")
 
 
 class NumberOptions(Table):
@@ -67,6 +69,8 @@ class Number:
     def require_reference(self, reference: str) -> None:
         if read_number(reference, self.options) is None:
             raise unreadable("number", reference, "has no number", "give every gold as a number, such as 1234.5 or 3/4")
+        if _BLANKS.fullmatch(reference.rpartition(self.options.marker)[2] if self.options.marker else reference):
+            raise unreadable("number", reference, "is one number or several", "write thousands without blanks: 1000000")
 
     def score(self, answer: Answer, reference: str) -> Score:
         said, right = read_number(answer.text, self.options), read_number(reference, self.options)
@@ -131,7 +135,8 @@ def _value(found: re.Match[str]) -> Fraction | None:
     if len(found[0]) > MAX_DIGITS:
         return None
     if found["over"] is not None:
-        return _ratio(_whole(found["over"]), _whole(found["under"]))
+        part = _ratio(_whole(found["over"]), _whole(found["under"]))
+        return part if part is None or found["mixed"] is None else _whole(found["mixed"]) + part
     if found["vulgar"] is not None:
         return _vulgar(found["vulgar"])
     value = _decimal(found["core"])
@@ -139,6 +144,8 @@ def _value(found: re.Match[str]) -> Fraction | None:
     if abs(exponent) > MAX_EXPONENT:
         return None
     value *= Fraction(10) ** exponent
+    if power := found["braced"] or found["raised"]:
+        return _raised(value, _whole(power))
     if found["add"] is not None:
         return value + _vulgar(found["add"])
     if found["upper"] is not None:
@@ -147,6 +154,13 @@ def _value(found: re.Match[str]) -> Fraction | None:
         # "1 3/4" is a mixed number; in "5 10/2" two numbers stand side by side, and the second one counts.
         return part if part is None or upper >= lower else value + part
     return value if found["below"] is None else _ratio(value, _decimal(found["below"]))
+
+
+def _raised(value: Fraction, power: int) -> Fraction | None:
+    longest = max(len(str(value.numerator)), len(str(value.denominator)))
+    if longest * abs(power) > 2 * MAX_DIGITS or (not value and power < 0):
+        return None
+    return value**power
 
 
 def _decimal(written: str) -> Fraction:

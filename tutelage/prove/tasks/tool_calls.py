@@ -26,6 +26,10 @@ from tutelage.schema import tools_problem
 _EXACT = Context(prec=1000)  # a number that is read has fewer digits
 MAX_PYTHON = 8000  # characters of a text that is tried as Python
 _PYTHON = re.compile(r"\s*\[?\s*[A-Za-z_][\w.]*\s*\(")
+_MEANT = re.compile(
+    r'<(?:tool|function)_call>|"name"\s*:\s*"[^"\n]{1,100}"\s*,\s*"(?:arguments|parameters)"\s*:'
+    r"|\A\s*(?:```(?:python)?\s*)?\[?\s*[A-Za-z_][\w.]{0,100}\([^()\n]{0,2000}\)\s*\]?\s*(?:```\s*)?\Z"
+)
 _FIX = 'give gold as a JSON list of {"name": …, "arguments": {…}}; [] where no tool is to be called'
 _TEXT = ExactOptions(ignore_case=True, ignore_punctuation=True)
 
@@ -120,14 +124,17 @@ def make(options: ToolCallOptions) -> ToolCalls:
 
 
 def calls_of(answer: Answer) -> list[Call]:
-    """The calls that an answer makes, in order. Raises `NoValue` for a call whose arguments are no JSON object."""
+    """The calls that an answer makes, in order. Raises `NoValue` for a call whose arguments are no JSON object, and for a text
+    that is meant as a call and is none: saying nothing may be right, and a broken call never is."""
     if answer.tool_calls:
         try:
             return [_call(item) for item in read_json(json.dumps(answer.tool_calls))]
         except (TypeError, RecursionError) as error:
             raise NoValue(f"the calls are no JSON: {error}") from None
-    found = list(_json_calls(answer.text))
-    return found or _python_calls(answer.text)
+    found = list(_json_calls(answer.text)) or _python_calls(answer.text)
+    if not found and _MEANT.search(answer.text):
+        raise NoValue("a call that cannot be read")
+    return found
 
 
 def _reference_calls(reference: str) -> list[Call]:
