@@ -22,7 +22,7 @@ from tutelage.pipeline.choosing import (
     require_supported,
     table_rows,
 )
-from tutelage.pipeline.plan_training import describe_training, plan_training, require_tokens, tokens_of
+from tutelage.pipeline.plan_training import _vocabulary, describe_training, plan_training, require_tokens, tokens_of
 from tutelage.run_file import load_training_config
 from tutelage.signals import Dense, Scored, Sparse, Text, TopK
 
@@ -174,3 +174,9 @@ def test_fewer_tokens_that_are_all_the_teachers_are_no_other_tokenizer(run_file:
     value["model"]["vocab"] = dict(list(value["model"]["vocab"].items())[:-3])
     file.write_text(json.dumps(value))
     assert tokens_of(load_training_config(run_file, {"student.path": str(student)})) is Tokens.UNKNOWN
+
+
+def test_a_resource_has_not_the_tokens_of_the_folder_one_stands_in(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
+    monkeypatch.chdir(tmp_path)
+    assert _vocabulary(".") == {"a": 0} and _vocabulary(None) is None

@@ -196,14 +196,15 @@ def test_a_teacher_that_is_swapped_is_refused(run_file: Path, tmp_path: Path, en
 
 def test_of_a_prompt_with_several_answers_one_is_scored_an_epoch(run_file: Path) -> None:
     changed = {"method.loss": "top-k-forward-kl", "train.steps": None, "train.epochs": 1.0, "train.batch_size": 2}
-    free: Any = SimpleNamespace(prices=SimpleNamespace(bound_nusd=lambda given, said: 0))
+    free: Any = SimpleNamespace(prices=SimpleNamespace(bound_nusd=lambda given, said: 7), form="echo")
     train = tuple(
         Example((prompt, 1, answer), (2,), f"{prompt}.{answer}") for prompt in range(6) for answer in range(4)
     )
     rows = Rows(train, train[:2], {})
     for over, texts in (("answers", 24 + 2), ("prompts", 6 + 2 + len(train[:TRIED]))):
         config = load_training_config(run_file, changed | {"train.epoch_over": over})
-        assert expected(config, free, rows).texts == texts
+        found = expected(config, free, rows)
+        assert (found.texts, found.nusd, found.most_nusd) == (texts, 7 * texts, 7 * texts), "a fee is of each text"
 
 
 def test_the_budget_holds(run_file: Path, tmp_path: Path, endpoint: Endpoint) -> None:

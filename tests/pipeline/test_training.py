@@ -18,7 +18,7 @@ from tutelage.cli.main import main
 from tutelage.collect.conversations import split, talk_of
 from tutelage.collect.importing import Declared, import_file
 from tutelage.collect.rows import Row
-from tutelage.errors import DataError, TutelageError
+from tutelage.errors import ConfigError, DataError, TutelageError
 from tutelage.jsonl import read_lines
 from tutelage.ledger.verify import verify
 from tutelage.pipeline.run import Run
@@ -331,6 +331,18 @@ def test_the_held_out_figure_is_named_for_what_it_is(run_file: Path, loss: str, 
     prefix = "student" if loss == "sampled-reverse-kl" else "data"
     config = load_training_config(run_file, {"method.loss": loss, "method.prefix": prefix})
     assert objective_in_words(config, method_of(config)) == words
+
+
+@pytest.mark.parametrize("where", ["teacher", "run/before", "run/before/inside", "run/student"])
+def test_a_server_is_not_given_a_folder_that_holds_other_weights(
+    run_file: Path, teacher: Path, tmp_path: Path, where: str
+) -> None:
+    folder = teacher if where == "teacher" else tmp_path / where
+    engine = {"engine": "vllm", "engine_url": "http://127.0.0.1:1", "engine_model": "x", "engine_folder": str(folder)}
+    changes = {f"method__{name}": value for name, value in engine.items()}
+    with pytest.raises(ConfigError, match="every step would write over it") as caught:
+        do(run_file, tmp_path / "run", method__prefix="student", **changes)
+    assert "copy" in caught.value.fix
 
 
 def _other(teacher: Path, out: Path, change: Callable[[Any, Any], Any]) -> Path:

@@ -1,6 +1,7 @@
 """`tutelage train` with a teacher of another tokenizer: it learns, on the data's text and on its own, and the record holds."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,16 @@ def test_a_base_teacher_reads_plain_text(run_file: Path, teacher: Path, tmp_path
     words = Words()
     do(run_file, tmp_path / "run", words, teacher__path=str(base))
     assert any("as plain text, without a template" in line for line in words.said)
+
+
+def test_what_answers_cost_the_student_is_after_what_it_reads_itself(run_file: Path, tmp_path: Path) -> None:
+    told = []
+    for name, more in (("plain", {}), ("prompted", {"teacher__system": "Be brief."})):
+        words = Words()
+        do(run_file, tmp_path / name, words, train__steps=1, **more)
+        (line,) = [line for line in words.said if "bits a byte" in line]
+        told.append(re.findall(r"[0-9.]+ bits a byte|teacher [0-9.]+", line))
+    assert told[0][0] == told[1][0] and told[0][1] != told[1][1]
 
 
 def test_what_cannot_work_is_refused_before_the_first_step(run_file: Path, tmp_path: Path) -> None:

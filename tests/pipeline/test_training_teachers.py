@@ -2,6 +2,7 @@
 it, and what is refused before the first step."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,12 @@ def test_the_student_never_reads_what_its_teacher_reads(run_file: Path, teacher:
     assert SYSTEM not in shown
     talks = list(read_lines(tmp_path / "run" / "data" / "conversations.jsonl"))
     assert not [talk for talk in talks if any(turn["role"] == "system" for turn in talk["messages"])]
+
+
+def test_a_student_of_fewer_tokens_has_a_card_with_several_teachers(
+    run_file: Path, tmp_path: Path, teacher: Path, licence: dict[str, Any]
+) -> None:
+    path = several(run_file, tmp_path, teacher)
+    do(path, tmp_path / "run", train__steps=1, student__trim_vocabulary=True, **licence)
+    card = (tmp_path / "run" / "student" / "README.md").read_text()
+    assert re.search(r"to which each teacher gives [0-9.]+ % of its probability or more", card)

@@ -250,6 +250,20 @@ def test_trap_e4_a_row_without_an_answer_is_named_and_not_stored(tmp_path: Path,
         assert len(list(store.records("exchange"))) == 1
 
 
+def test_collected_answers_that_teach_nothing_stop_the_training_unless_they_are_skipped(tmp_path: Path) -> None:
+    with Store(tmp_path / "store") as store:
+        for at, said in enumerate(("why</think>so", "why</think>")):
+            request = Request((Message("user", f"question {at}"),), {}, "m", "remote", "train", 0)
+            store.put(request, Exchange.from_json({**exchange(request).to_json(), "answer": said}), b"{}")
+        addresses = [line.digest for line in store.records("request")]
+        table = ConversationsTable(collected=str(tmp_path), rationale_marker="</think>")
+        with pytest.raises(DataError, match="1 of 2 collected answers teach nothing, the first answer 2") as caught:
+            stored_talks(store.pairs(addresses), table)
+        assert "data.rationale_marker" in caught.value.fix
+        found = stored_talks(store.pairs(addresses), table.model_copy(update={"bad_rows": "skip"}))
+    assert (len(found.talks), len(found.bad)) == (1, 1)
+
+
 def test_trap_e5_near_duplicates_of_a_question_are_on_one_side(tmp_path: Path) -> None:
     """Twenty questions, each asked again with another mark at its end, and the same question with two answers."""
     words = ["alpha", "beta", "gamma", "delta", "omega"]

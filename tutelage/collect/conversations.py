@@ -168,6 +168,11 @@ def stored_talks(pairs: Iterable[Pair], table: ConversationsTable) -> Talks:
         shaped += any(float(request["params"].get(name, 1)) != 1 for name in ("temperature", "top_p"))
         if len(found) == table.limit:
             break
+    if bad and (table.bad_rows == "stop" or not found):
+        raise DataError(
+            f"{len(bad):,} of {len(bad) + len(found) + repeated:,} collected answers teach nothing, the first {bad[0].problem}",
+            fix=_fix(table, bool(found)).replace("mend those lines", "mend data.rationale_marker"),
+        )
     if not found:
         raise DataError("there is no answer to learn from", fix="name a folder whose teacher has answered something")
     return Talks(tuple(found.values()), tuple(authors), repeated, tuple(bad), unchecked, shaped)

@@ -89,10 +89,12 @@ def teaching_across(course: Course, method: Method, pupil: Reader, teacher: Read
     return Together([main, Words(make("cross-entropy"), table.text_weight)]) if table.text_weight else main
 
 
-def check_across(course: Course, pupil: Reader, teacher: Reader, tell: Callable[[str], Any]) -> dict[str, int]:
-    """How much of the answers both tokenizers spell, and what it costs student and teacher. Facts in millionths of bits a byte,
-    and of the answers' tokens. Raises `DataError` for a conversation that the teacher has no room for, and `ConfigError` when
-    most of the answers are in no chunk."""
+def check_across(
+    course: Course, pupil: Reader, teacher: Reader, examples: Sequence[Example], tell: Callable[[str], Any]
+) -> dict[str, int]:
+    """How much of the answers both tokenizers spell, and what it costs student and teacher, each after what it reads; `examples`
+    are the student's own. Facts in millionths of bits a byte, and of the answers' tokens. Raises `DataError` for a conversation
+    that the teacher has no room for, and `ConfigError` when most of the answers are in no chunk."""
     crossing = crossing_of(course, pupil, teacher)
     crossed = [crossing(example) for example in course.examples]
     _require_room(course, crossing, crossed)
@@ -112,7 +114,8 @@ def check_across(course: Course, pupil: Reader, teacher: Reader, tell: Callable[
         f"student and {read / len(chunks):.2f} to the teacher"
     )
     _tell_missing(course, crossing, crossed, tell)
-    first, own = crossed[:TRIED], course.examples[:TRIED]
+    mine = {example.source: example for example in examples}
+    first, own = crossed[:TRIED], [mine[example.source] for example in course.examples[:TRIED]]
     ours = log_likelihoods(pupil.model, [(one.ids, one.targets[0]) for one in own])
     theirs = log_likelihoods(teacher.model, [(one.ids, one.first) for one in first], teacher.tokens)
     bits = {

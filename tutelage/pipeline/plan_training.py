@@ -141,8 +141,10 @@ def _against(config: TrainingConfig, name: str | None, path: str | None, old_sel
 
 def _vocabulary(folder: str | None) -> dict[str, int] | None:
     """Tokens and their ids as a folder's tokenizer.json has them; None where there is none that can be read."""
+    if folder is None:
+        return None
     try:
-        value = json.loads((Path(folder or "") / "tokenizer.json").read_bytes())
+        value = json.loads((Path(folder) / "tokenizer.json").read_bytes())
         return value["model"]["vocab"] | {one["content"]: one["id"] for one in value.get("added_tokens", [])}
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None

@@ -70,7 +70,7 @@ class Scorer:
         table = scorer_of(config)
         found = known_probe(table)
         self._table, self._run, self._spelling = table, run, spelling
-        self._form = form_of(table, found, config.method.loss)
+        self.form = form_of(table, found, config.method.loss)
         self._name, self._identity = teacher_name(table), ""
         text = table.model_copy(update={"signal": "text"})  # nothing is asked about its own output
         terms = Terms(_standing(run), Role.SCORER)
@@ -90,7 +90,7 @@ class Scorer:
     def __call__(self, texts: Sequence[Ids], k: int) -> list[tuple[Position, ...]]:
         """A position for each scored token of each text. Raises what `ask` raises, and `SignalError` for an endpoint whose model
         is not the one that answered first."""
-        requests = [request_of(self._endpoint, ids, self._form, k, PURPOSE) for ids in texts]
+        requests = [request_of(self._endpoint, ids, self.form, k, PURPOSE) for ids in texts]
         with self._run.stop.heeded():
             ask_all(self._asking, requests, self._table.concurrency, f"scores of {self._name}")
         addresses = [request.digest for request in requests]
@@ -204,8 +204,9 @@ def expected(config: TrainingConfig, scorer: Scorer, rows: Rows) -> Expected:
     own, judged = round(share * len(taken)), sum(answers) + sum(looked)
     data, before = sum(asked) / len(asked) * once, share * sum(prompts[row] for row in taken)
     tokens, most = (round(before + own * new + data + judged) for new in (usual, config.method.max_new_tokens))
-    priced = [scorer.prices.bound_nusd(count, 0) for count in (tokens, most)]
-    return Expected(own + once + len(answers) + len(looked), tokens, most, *priced)
+    texts, said = own + once + len(answers) + len(looked), 0 if scorer.form == "echo" else 1
+    each = [math.ceil(count / max(1, texts)) for count in (tokens, most)]  # fees and steps of a price are a text's
+    return Expected(texts, tokens, most, *(texts * scorer.prices.bound_nusd(size, said) for size in each))
 
 
 def _tell_cost(config: TrainingConfig, progress: Progress, scorer: Scorer, found: Expected) -> None:

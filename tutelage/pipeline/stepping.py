@@ -114,7 +114,8 @@ def signals(config: TrainingConfig, method: Method, run: Run, data: Done, made: 
         with own_work(scratch / "meter.json") as spent:
             for course in courses:  # one teacher in memory at a time
                 teacher = load_teacher(course.config, method, pupil)
-                seen = told(seen, course, look(course, method, pupil, teacher, run.progress.say))
+                every = (*rows.train, *rows.validation)
+                seen = told(seen, course, look(course, method, pupil, teacher, every, run.progress.say))
                 captured.append(capture_course(course, method, run, out / course.name, pupil, teacher))
                 del teacher
         return summed(captured) | seen | spent()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tutelage.canon import canonical, digest_bytes, digest_file
 from tutelage.collect.conversations import Author, read_talks, split
-from tutelage.errors import DataError
+from tutelage.errors import ConfigError, DataError
 from tutelage.jsonl import pretty, write_lines, write_whole
 from tutelage.pipeline.gate import require_permitted
 from tutelage.pipeline.gate_training import TrainingGate, base_in, may_train, teacher_in
@@ -85,6 +85,7 @@ def train_student(ready: Ready, run: Run) -> Trained:
     from tutelage.pipeline.stepping import rollouts, signals, train
 
     config, method = ready.config, ready.method
+    _require_own_folder(config, run.folder)
     _open(config, run)
     gate = _check(config, run)
     tell_of_teachers(config, run.progress.say)
@@ -99,6 +100,26 @@ def train_student(ready: Ready, run: Run) -> Trained:
     since = {"calibration": {}, "taken": trained.facts["examples"], "objective": trained.facts["loss"]}
     facts: dict[str, Any] = {**since, **made.facts, **trained.facts}
     return Trained(*(facts[name] for name in Trained._fields))
+
+
+def _require_own_folder(config: TrainingConfig, run: Path) -> None:
+    """Raises `ConfigError` where the folder that a server reads weights from, which every step overwrites, holds others."""
+    if config.method.engine_folder is None:
+        return
+    folder = Path(config.method.engine_folder).resolve()
+    held = {
+        "student.path": config.student.path,
+        "the student before training": run / BEFORE,
+        "the student": run / "student",
+    }
+    held |= {f"teacher.path {alone.teacher.path}": alone.teacher.path for alone in config.each_teacher().values()
+             if alone.teacher is not None}  # fmt: skip
+    for what, path in held.items():
+        if path is not None and Path(path).resolve() in (folder, *folder.parents):
+            raise ConfigError(
+                f"method.engine_folder = {config.method.engine_folder!r} is {what}: every step would write over it",
+                fix="copy that folder, start the server from the copy, and name the copy",
+            )
 
 
 def _require_inputs(config: TrainingConfig) -> str:
@@ -190,7 +211,8 @@ def _data(config: TrainingConfig, run: Run, digest: str) -> Done:
         write_lines(run.folder / TALKS, rows)
         write_whole(run.folder / AUTHORS, canonical({"authors": [author._asdict() for author in authors]}) + b"\n")
         if found.bad:
-            run.progress.say(f"data: {len(found.bad)} bad rows skipped, the first at line {found.bad[0].line}")
+            first = f"at line {found.bad[0].line}" if table.path else found.bad[0].problem
+            run.progress.say(f"data: {len(found.bad)} bad rows skipped, the first {first}")
         if scored and found.shaped:
             run.progress.say(
                 f"warning: {found.shaped:,} of {len(rows):,} answers were drawn at another temperature than 1, or with top_p: "

@@ -59,7 +59,7 @@ def taught_by(
             cache = cached(course.config, method, run.folder / SIGNALS / course.name, pupil, course.examples)
         else:
             teacher = _loaded(course, method, pupil, loaded)
-            facts = told(facts, course, look(course, method, pupil, teacher, run.progress.say))
+            facts = told(facts, course, look(course, method, pupil, teacher, examples, run.progress.say))
         if method.signal in ACROSS:  # its prompt is its own in any case
             assert teacher is not None
             teachings[course.name] = judgings[course.name] = teaching_across(course, method, pupil, teacher)
@@ -75,14 +75,22 @@ def taught_by(
     return Taught(Routed(teachings, whose), Routed(judgings, whose), facts)
 
 
-def look(course: Course, method: Method, pupil: Reader, teacher: Reader, tell: Callable[[str], Any]) -> dict[str, Any]:
-    """Teacher and student together, before the first step; each line names the teacher where there are several."""
+def look(
+    course: Course,
+    method: Method,
+    pupil: Reader,
+    teacher: Reader,
+    examples: Sequence[Example],
+    tell: Callable[[str], Any],
+) -> dict[str, Any]:
+    """Teacher and student together, before the first step; each line names the teacher where there are several. `examples` are
+    those of both sides as the student reads them."""
 
     def say(line: str) -> None:
         tell(f"{_of(course)}{line}")
 
     if method.signal in ACROSS:
-        return check_across(course, pupil, teacher, say)
+        return check_across(course, pupil, teacher, examples, say)
     return check_teacher(
         course.config, method, pupil, teacher, course.talks, course.train, course.validation, say
     )  # fmt: skip

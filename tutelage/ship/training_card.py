@@ -71,7 +71,10 @@ def _trimmed(facts: Mapping[str, Any]) -> str:
     cut = f"The vocabulary was cut to {facts['vocabulary']:,} tokens"
     if "kept_mass_ppm" not in facts:
         return f"{cut}."
-    return f"{cut}, to which the teacher gives {facts['kept_mass_ppm'] / 1e4:.2f} % of its probability."
+    mass = facts["kept_mass_ppm"]
+    if isinstance(mass, Mapping):  # by the names of several teachers
+        return f"{cut}, to which each teacher gives {min(mass.values()) / 1e4:.2f} % of its probability or more."
+    return f"{cut}, to which the teacher gives {mass / 1e4:.2f} % of its probability."
 
 
 def _is_worse(facts: Mapping[str, Any]) -> bool:
