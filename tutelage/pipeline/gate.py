@@ -1,6 +1,6 @@
 """The terms stage: may we learn from this teacher, with this data, on this base, for this purpose, today?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from tutelage.jsonl import write_whole
 from tutelage.resources import Resource, fetch, resource
 from tutelage.ship.notices import licence_copies
 from tutelage.terms.check import accept, check, cited, combine, require, way_out
-from tutelage.terms.conditions import HANDED_ON, Obligations, Release, bound, obligations, unmet_at_start
+from tutelage.terms.conditions import HANDED_ON, Obligations, Release, bound, obligations, unmet, unmet_at_start
 from tutelage.terms.lineage import Lineage, Made, Tie, inherited, of_file, of_folder, read_lineage
 from tutelage.terms.model import AcceptedRisk, Condition, Purpose, TermsEntry, Verdict
 from tutelage.terms.registry import Registry, load_registry
@@ -207,6 +207,16 @@ def release(config: HandedOn, card: str = "", files: tuple[str, ...] = ()) -> Re
     """What the run file says of the student that will be handed on; `card` and `files` once they are there."""
     purpose, ship = Purpose(config.run.purpose), config.ship
     return Release(config.run.name, purpose, purpose in HANDED_ON, ship.commercial, ship.monthly_users, card, files)
+
+
+def require_met(config: HandedOn, owed: Obligations, card: str) -> Callable[[tuple[str, ...]], None]:
+    """A judge of the files that would be handed on with this card. It raises `TermsError` where a condition is not met."""
+
+    def judge(files: tuple[str, ...]) -> None:
+        if broken := unmet(owed, release(config, card, files)):
+            raise TermsError(f"the student may not be handed on like this: {broken[0]}", fix="; ".join(broken))
+
+    return judge
 
 
 def _parents(config: RunConfig) -> dict[Tie, tuple[Lineage, ...]]:

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 from tutelage.canon import canonical, decimals, digest_file, digest_of
 from tutelage.config import RunConfig
-from tutelage.errors import TermsError
 from tutelage.jsonl import pretty, read_lines, write_lines, write_whole
 from tutelage.meter import own_work
 from tutelage.pipeline.documents import describe_student
-from tutelage.pipeline.gate import Gate, base_of, release
+from tutelage.pipeline.gate import Gate, base_of, require_met
 from tutelage.pipeline.run import Done, Facts, Run
 from tutelage.pipeline.session import Session
 from tutelage.prompts import read_prompts
@@ -21,7 +20,7 @@ from tutelage.records import Checkpoint, Role
 from tutelage.ship.card import model_card
 from tutelage.ship.notices import write_notices
 from tutelage.store.store import Store
-from tutelage.terms.conditions import obligations, unmet
+from tutelage.terms.conditions import obligations
 from tutelage.terms.lineage import IN_FOLDER
 
 BEFORE = "before"  # the pruned student before training, in the form it would ship
@@ -120,10 +119,8 @@ def ship(arc: Session, gate: Gate, trained: Done, made: Done, accounted: Done) -
         displays = write_notices(extras, gate.together, gate.conditions, config.ship.licence_files)
         write_whole(extras / IN_FOLDER, pretty(gate.lineage.to_json()))
         card = model_card(describe_student(arc, gate, {}, "", None), displays)
-        write_student(model, folder / BEFORE, card, extras, folder / "student")
-        files = tuple(path.relative_to(folder / "student").as_posix() for path in (folder / "student").rglob("*"))
-        if broken := unmet(obligations(gate.conditions), release(config, card, files)):
-            raise TermsError(f"the student may not be handed on like this: {broken[0]}", fix="; ".join(broken))
+        judge = require_met(config, obligations(gate.conditions), card)
+        write_student(model, folder / BEFORE, card, extras, folder / "student", judge)
         return {"weights": digest_file(folder / "student" / "model.safetensors")}
 
     table = {

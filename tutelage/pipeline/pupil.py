@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from tutelage.canon import digest_file
-from tutelage.errors import ConfigError, TermsError
+from tutelage.errors import ConfigError
 from tutelage.jsonl import pretty, write_whole, writing
 from tutelage.models.quiet import quiet_transformers
-from tutelage.pipeline.gate import release
+from tutelage.pipeline.gate import require_met
 from tutelage.pipeline.gate_training import TrainingGate, base_in
 from tutelage.pipeline.talks import BEFORE, SOURCES
 from tutelage.pipeline.teachers import named
@@ -20,7 +20,7 @@ from tutelage.pipeline.teaching_plan import token_count, with_adapters
 from tutelage.ship.notices import write_notices
 from tutelage.ship.student import ship
 from tutelage.ship.training_card import Told, training_card
-from tutelage.terms.conditions import obligations, unmet
+from tutelage.terms.conditions import obligations
 from tutelage.terms.lineage import IN_FOLDER
 from tutelage.train.checkpoint import load_weights
 from tutelage.train.examples import end_of_turn_ids
@@ -106,12 +106,10 @@ def ship_pupil(
     write_whole(extras / IN_FOLDER, pretty(replace(gate.gate.lineage, artefact=config.run.name).to_json()))
     card = training_card(_told(config, folder, facts), displays)
     with quiet_transformers():
-        kept = ship(model, folder / BEFORE, card, extras, folder / "student")
+        judge = require_met(config, obligations(conditions), card)
+        kept = ship(model, folder / BEFORE, card, extras, folder / "student", judge)
     if kept is not None:
         say(f"ship: the student that was here is kept as {kept.name}")
-    files = tuple(path.relative_to(folder / "student").as_posix() for path in (folder / "student").rglob("*"))
-    if broken := unmet(obligations(conditions), release(config, card, files)):
-        raise TermsError(f"the student may not be handed on like this: {broken[0]}", fix="; ".join(broken))
     return {"weights": digest_file(folder / "student" / "model.safetensors")}
 
 

@@ -1,6 +1,7 @@
 """The student's folder: safetensors, config, tokenizer, template, generation config and the model card."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ from tutelage.canon import digest_file, digest_of
 from tutelage.models.quiet import without_bars
 
 
-def ship(trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out: Path) -> Path | None:
+def ship(
+    trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out: Path,
+    judge: Callable[[tuple[str, ...]], None] = lambda files: None,
+) -> Path | None:  # fmt: skip
     """Writes the folder whole: built beside and renamed. `trained` is the model with its final weights, `card_text` the
-    README.md (`card.model_card`), `extras` a folder of what else goes along (`notices`).
+    README.md (`card.model_card`), `extras` a folder of what else goes along (`notices`). `judge` is shown the names of all files
+    first: where it raises nothing is put in place, and what was there stays.
 
     A student of other weights that was there is kept beside it; returns where, None where there was none."""
     scratch = out.with_name(out.name + ".new")
@@ -25,6 +30,11 @@ def ship(trained: Any, tokenizer_folder: Path, card_text: str, extras: Path, out
     for path in scratch.rglob("*"):
         if path.is_file():
             path.chmod(0o644)
+    try:
+        judge(tuple(path.relative_to(scratch).as_posix() for path in scratch.rglob("*")))
+    except Exception:
+        shutil.rmtree(scratch)
+        raise
     kept = _set_aside(out, scratch)
     scratch.rename(out)
     return kept
