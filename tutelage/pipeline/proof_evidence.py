@@ -55,9 +55,13 @@ def assemble_proof(
             "gold_warnings": items["gold_warnings"],
             "trained_on": items["trained_on"],
             "with_gold": items["with_gold"],
-            "preferred": items["preferred"],
+            "preferred": items.get("preferred", 0),  # runs from before this was counted have none
             "does_not_prove": [
-                *([_PART] if any(0 < items[name] < items["items"] for name in ("with_gold", "preferred")) else []),
+                *(
+                    [_PART]
+                    if any(0 < items.get(name, 0) < items["items"] for name in ("with_gold", "preferred"))
+                    else []
+                ),
                 *([_ELSEWHERE] if any(table.url for table in config.systems.values()) else []),
                 "that the items were never trained on by whoever made the models: they were held against the questions of "
                 "the run folders and files that were named",
