@@ -340,7 +340,7 @@ def test_a_server_is_not_given_a_folder_that_holds_other_weights(
     folder = teacher if where == "teacher" else tmp_path / where
     engine = {"engine": "vllm", "engine_url": "http://127.0.0.1:1", "engine_model": "x", "engine_folder": str(folder)}
     changes = {f"method__{name}": value for name, value in engine.items()}
-    with pytest.raises(ConfigError, match="every step would write over it") as caught:
+    with pytest.raises(ConfigError, match="every step would write over what") as caught:
         do(run_file, tmp_path / "run", method__prefix="student", **changes)
     assert "copy" in caught.value.fix
 

@@ -50,6 +50,7 @@ from tutelage.records import NUSD_PER_USD, Exchange, Role
 from tutelage.terms.check import require
 
 ITEMS = Path("data") / "items.jsonl"
+COUNTED = ("items", "with_gold", "preferred", "trained_on", "gold_warnings")  # facts of the items that the page tells
 OUTPUTS = ("prove/scores.jsonl", "prove/exchanges.jsonl", "prove/results.json")
 TEXTS = "prove/teacher_text.jsonl"
 PAGE = "report.html"
@@ -129,7 +130,7 @@ def _items(work: Work) -> Done:
     inputs = {"file": work.items.digest, "seen": work.seen} | (
         {"gold": work.people.digest} if work.people.digest else {}
     )
-    return work.run.stage("items", 1, table, inputs, (ITEMS.as_posix(),), stage)
+    return work.run.stage("items", 2, table, inputs, (ITEMS.as_posix(),), stage)
 
 
 def _item_row(item: Item) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def _prove(work: Work, gate: ProofGate, items: Done) -> Done:
     }
     inputs |= {f"tokenizer {name}": digest_of(one.identity) for name, one in work.readers.items()}
     outputs = (*OUTPUTS, TEXTS) if work.readers else OUTPUTS
-    return run.stage("prove", 2, tables | {"seed": config.run.seed}, inputs, outputs, stage)
+    return run.stage("prove", 3, tables | {"seed": config.run.seed}, inputs, outputs, stage)
 
 
 def _asked_again(work: Work) -> list[int]:
@@ -333,7 +334,7 @@ def _report(work: Work, gate: ProofGate, items: Done, proved: Done) -> dict[str,
 
     inputs = {
         "prove": proved.outputs_digest,
-        "items": digest_of(items.facts),
+        "counted": digest_of({name: value for name, value in items.facts.items() if name in COUNTED}),
         "terms": gate.together.digest,
         "made": digest_of(decimals(made._asdict())),
     }

@@ -107,19 +107,14 @@ def _require_own_folder(config: TrainingConfig, run: Path) -> None:
     if config.method.engine_folder is None:
         return
     folder = Path(config.method.engine_folder).resolve()
-    held = {
-        "student.path": config.student.path,
-        "the student before training": run / BEFORE,
-        "the student": run / "student",
-    }
-    held |= {f"teacher.path {alone.teacher.path}": alone.teacher.path for alone in config.each_teacher().values()
-             if alone.teacher is not None}  # fmt: skip
-    for what, path in held.items():
-        if path is not None and Path(path).resolve() in (folder, *folder.parents):
-            raise ConfigError(
-                f"method.engine_folder = {config.method.engine_folder!r} is {what}: every step would write over it",
-                fix="copy that folder, start the server from the copy, and name the copy",
-            )
+    weights = [alone.teacher.path for alone in config.each_teacher().values() if alone.teacher is not None]
+    held = {path: Path(path).resolve() == folder for path in (config.student.path, *weights) if path is not None}
+    held |= {str(one): one.resolve() in (folder, *folder.parents) for one in (run / BEFORE, run / "student")}
+    if found := [path for path, is_held in held.items() if is_held]:
+        raise ConfigError(
+            f"method.engine_folder = {config.method.engine_folder!r}: every step would write over what {found[0]} holds",
+            fix="copy that folder, start the server from the copy, and name the copy",
+        )
 
 
 def _require_inputs(config: TrainingConfig) -> str:

@@ -84,22 +84,27 @@ def kept_bytes(student: Causal) -> float:
 
 def kept_room(path: Path, student: Causal) -> int:
     """`room_tokens` when training began, measured once and kept at `path`: what is gone on with splits its steps alike, and ends
-    at the same bits. Measured anew where that is more than all that is free now."""
-    now = room_tokens(student)
-    try:
-        first = int(path.read_text())
-    except (OSError, ValueError):
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(str(now))
-        return now
-    return first if SHARE * first <= now else now
+    at the same bits. Measured anew where that is more than all that is free now; then both are kept."""
+    now, before = room_tokens(student), _rooms(path)
+    if before and SHARE * before[0] <= now:
+        return before[0]
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(map(str, [*before, now])))
+    return now
 
 
 def room_in(work: Path) -> int:
-    """What `kept_room` keeps in the loop's folder; 0 where nothing was measured."""
-    path = work / f"{ROOM}-0"
-    return int(path.read_text()) if path.exists() else 0
+    """What `kept_room` keeps in the loop's folder; 0 where nothing was measured, or steps were split in more ways than one."""
+    rooms = _rooms(work / f"{ROOM}-0")
+    return rooms[0] if len(rooms) == 1 else 0
+
+
+def _rooms(path: Path) -> list[int]:
+    try:
+        return [int(line) for line in path.read_text().split()]
+    except (OSError, ValueError):
+        return []
 
 
 def room_tokens(student: Causal) -> int:

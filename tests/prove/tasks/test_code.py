@@ -156,3 +156,18 @@ def test_a_fence_of_another_language_is_no_code_and_hides_none(other: str) -> No
     assert code_module.code_of(text) == "def add(a, b):\n    return a + b\n"
     assert code_module.code_of(f"```{other}\n```") == ""
     assert code_module.code_of("```Python title=x\r\ny = 1\r\n```") == "y = 1\r\n"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "Use ```pip install x``` first.\n\n",
+        "Here is ```foo``` function: ",
+        "```markdown\nfirst\n",
+        "A ```b``` and ```c```:\n",
+        "",
+    ],
+)
+def test_code_within_a_line_and_blocks_left_open_hide_none(before: str) -> None:
+    text = f"{before}```python\ndef f():\n    return 1\n```\nIt uses ```f```.\n"
+    assert code_module.code_of(text) == "def f():\n    return 1\n"

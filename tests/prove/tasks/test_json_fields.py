@@ -1,6 +1,7 @@
 """Extraction by field: what counts as found, as missing and as made up."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -151,3 +152,20 @@ def test_rules_and_tolerances_hold_inside_a_list_in_any_order() -> None:
     assert score(said, gold, tolerance=0.5, fields={"lines": "set"}).value == 1.0
     twice = {"lines": [said["lines"][1]] * 2}
     assert score(twice, gold, tolerance=0.5).parts["matched"] == 2, "one twin each"
+
+
+def test_a_list_in_another_order_is_the_same_whatever_the_tolerance() -> None:
+    gold = {"lines": [{"p": 11}, {"p": 12}, {"p": 10}]}
+    assert score({"lines": [{"p": 10}, {"p": 11}, {"p": 12}]}, gold, tolerance=1).value == 1.0
+    near = {"lines": [{"p": 10.75}, {"p": 11.75}, {"p": 9.75}]}  # greedy by place would pair 11 with 11.75
+    assert score({"lines": [{"p": 11}, {"p": 12}, {"p": 10}]}, near, tolerance=1).value == 1.0
+    assert score({"lines": [{"p": 11}, {"p": 13}, {"p": 10}]}, gold, tolerance=0.5).parts["matched"] == 2
+
+
+def test_lists_within_lists_are_compared_in_bounded_time() -> None:
+    rows = [{"id": at, "in": [{"k": inner, "v": at * inner + 1} for inner in range(20)]} for at in range(20)]
+    other = [{"id": at, "in": [{"k": inner, "v": at * inner} for inner in range(20)]} for at in range(20)]
+    began = time.monotonic()
+    assert score({"r": rows[::-1]}, {"r": rows}).value == 1.0
+    assert score({"r": other}, {"r": rows}, tolerance=0.5).value == 0.0
+    assert time.monotonic() - began < 20

@@ -163,3 +163,15 @@ def test_ways_to_end_an_answer(text: str, gold: str) -> None:
 def test_what_only_looks_like_a_unit_counts(one: str, other: str) -> None:
     assert score(one, other).value == 0.0
     assert score(one, one).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3 million", "3 thousand"), ("2 hundred", "2 million"), ("3 million", "3"), ("3 millions", "3"), ("5 dozen", "5"),
+        ("3 quarters", "3"), ("7 tenths", "7"), ("2 halves", "2"), ("5 factorial", "5"), ("3 cubed", "3"), ("3 squared", "3"),
+        ("12 May", "12 June"), ("3 lambda", "3 gamma"), ("2 arctan", "2"), ("2 pairs", "2"), ("3 plus", "3"),
+    ],
+)  # fmt: skip
+def test_words_that_change_a_number_are_no_units(one: str, other: str) -> None:
+    assert score(one, other).value == score(other, one).value == 0.0

@@ -126,6 +126,19 @@ def test_a_broken_call_is_not_read_as_none(text: str) -> None:
     assert task_of("tool_calls", {}).reference_of(Answer(text)) == ""
 
 
-@pytest.mark.parametrize("text", ["No tool is needed.", "Hello (world)", "f(x) is a function", "I use {name}.", ""])
+WORDS = [
+    "No tool is needed.",
+    "Hello (world)",
+    "f(x) is a function",
+    "I use {name}.",
+    "",
+    "O(n)",
+    "Paris(France)",
+    "Sure(ish)",
+]
+DEGENERATE = ["\n" * 30_000 + "x", "f()" + " " * 30_000 + "x"]
+
+
+@pytest.mark.parametrize("text", [*WORDS, *DEGENERATE], ids=range(len(WORDS) + len(DEGENERATE)))
 def test_plain_words_are_no_call(text: str) -> None:
     assert score(text, gold="[]").value == 1.0

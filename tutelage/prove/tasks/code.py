@@ -16,7 +16,11 @@ from tutelage.prove.tasks.sandbox import Limits, isolation_problem, run_test
 
 MAX_CODE = 100_000  # characters
 MAX_TESTS = 200
-_FENCE = re.compile(r"```[ \t]*([^\n`]*)\n(.*?)(?:```|\Z)", re.DOTALL)
+# Code within a line is passed over; a block that is not closed ends where Python begins.
+_FENCE = re.compile(
+    r"```[^`\n]+```|```[ \t]*([^\n`]*)\n(.*?)(?:```(?!(?:py|python3?)\b)|(?=```(?:py|python3?)\b)|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
 _PYTHON = {"", "py", "python", "python3"}
 _FIX = (
     'give gold as Python that raises when the answer is wrong, a JSON list of such texts, or {"setup": …, "tests": […]}'
@@ -99,7 +103,8 @@ class Code:
 def code_of(text: str) -> str:
     """The code in an answer: the first fenced Python that defines something, else the first fence, else all of the text.
     Fences of other languages are no code. Empty when there is none, or too much."""
-    fences = [found[2] for found in _FENCE.finditer(text) if (found[1].split() or [""])[0].lower() in _PYTHON]
+    blocks = [(found[1], found[2]) for found in _FENCE.finditer(text) if found[2] is not None]
+    fences = [block for info, block in blocks if (info.split() or [""])[0].lower() in _PYTHON]
     defining = [fence for fence in fences if re.search(r"^\s*(?:async\s+def|def|class)\s", fence, re.MULTILINE)]
     code = (defining or fences or [text if "```" not in text else ""])[0]
     return code if code.strip() and len(code) <= MAX_CODE else ""

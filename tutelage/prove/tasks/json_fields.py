@@ -21,7 +21,7 @@ from tutelage.prove.tasks.numbers import NumberOptions, is_near, read_number
 How = Literal["exact", "number", "text", "set", "sequence"]
 _NO_VALUE = object()
 MAX_PARTS = 64  # fields that are told one by one
-MAX_PAIRS = 10_000  # of objects in two lists that are compared field by field
+MAX_PAIRS = 2_500  # of objects in lists that are compared field by field, in one answer
 _TEXT = ExactOptions(ignore_case=True, ignore_punctuation=True)
 _NUMBER = NumberOptions(marker="")
 
@@ -90,7 +90,7 @@ class JsonFields:
         except NoValue as error:
             fix = "give every gold as one JSON value without NaN, repeated keys or deep nesting"
             raise unreadable("json", reference, f"is no JSON: {error}", fix) from None
-        counts = compare(right, right, "", self.options)
+        counts = compare(right, right, "", self.options, Budget())
         if counts.matched < counts.expected:
             fix = 'compare fields as "number" only where the gold is a number, or a text that holds one'
             raise unreadable("json", reference, "does not even agree with itself: a field has no number", fix)
@@ -133,27 +133,39 @@ def _total(counts: Iterable[Counts]) -> Counts:
 
 def _by_field(said: Any, right: Any, options: JsonOptions) -> dict[str, Counts]:
     """Counts by field of the outermost object; under "" when the reference is none."""
+    budget = Budget()
     if not isinstance(right, dict):
-        return {"": compare(said, right, "", options)}
+        return {"": compare(said, right, "", options, budget)}
     said = said if isinstance(said, dict) else {"": said}
-    return {name: compare(said.get(name), right.get(name), name, options) for name in {**right, **said}}
+    return {name: compare(said.get(name), right.get(name), name, options, budget) for name in {**right, **said}}
 
 
-def compare(said: Any, right: Any, path: str, options: JsonOptions) -> Counts:
+class Budget:
+    """How many pairs of objects in lists may still be compared field by field in one answer."""
+
+    def __init__(self) -> None:
+        self.left = MAX_PAIRS
+
+    def take(self) -> bool:
+        self.left -= 1
+        return self.left >= 0
+
+
+def compare(said: Any, right: Any, path: str, options: JsonOptions, budget: Budget) -> Counts:
     """Counts of the leaves of two JSON values; `path` has no item numbers."""
     how = options.fields.get(path)
     if how is None:
         if isinstance(right, dict) or (right is None and isinstance(said, dict)):
             mine, theirs = (value if isinstance(value, dict) else {} for value in (said, right))
             counts = [
-                compare(mine.get(key), theirs.get(key), f"{path}.{key}" if path else key, options)
+                compare(mine.get(key), theirs.get(key), f"{path}.{key}" if path else key, options, budget)
                 for key in {**theirs, **mine}
             ]
             odd = 0 if isinstance(said, dict) else leaves(said)
             return _total([*counts, Counts(0, odd, 0)])
         how = _how(right if right is not None else said, options)
     if how in ("set", "sequence"):
-        return _lists(_as_list(said), _as_list(right), how, path, options)
+        return _lists(_as_list(said), _as_list(right), how, path, options, budget)
     if isinstance(right, dict | list) or isinstance(said, dict | list):
         same = leaves(right) if _key(said) == _key(right) else 0
         return Counts(same, leaves(said), leaves(right))
@@ -169,28 +181,48 @@ def _how(value: Any, options: JsonOptions) -> How:
     return options.texts if isinstance(value, str) else "exact"
 
 
-def _lists(said: list[Any], right: list[Any], how: How, path: str, options: JsonOptions) -> Counts:
+def _lists(said: list[Any], right: list[Any], how: How, path: str, options: JsonOptions, budget: Budget) -> Counts:
+    inner = options.model_copy(update={"fields": {key: one for key, one in options.fields.items() if key != path}})
     if how == "sequence":
         size = max(len(said), len(right))
         said, right = said + [None] * (size - len(said)), right + [None] * (size - len(right))
-        inner = options.model_copy(update={"fields": {key: one for key, one in options.fields.items() if key != path}})
-        return _total(compare(one, other, path, inner) for one, other in zip(said, right, strict=True))
-    return Counts(_matched_set(said, right, path, options), leaves(said), leaves(right))
+        return _total(compare(one, other, path, inner, budget) for one, other in zip(said, right, strict=True))
+    twins, rest, wanted = _twins(said, right, options)
+    matched = twins + _near_numbers(_of(Fraction, rest), _of(Fraction, wanted), options)
+    matched += _agreeing(_of(dict, rest), _of(dict, wanted), path, inner, budget)
+    return Counts(matched, leaves(said), leaves(right))
 
 
-def _matched_set(said: list[Any], right: list[Any], path: str, options: JsonOptions) -> int:
-    """Leaves in items that both have. Numbers within the tolerance are paired in order of size, which pairs as many as
-    can be; objects are paired with the first that they agree with in every field; all other items need an equal twin."""
-    matched = 0
-    if len(said) * len(right) <= MAX_PAIRS:
-        said, right, matched = _paired(said, right, path, options)
-    mine, theirs = ([item for item in items if not isinstance(item, Fraction)] for items in (said, right))
-    ours, others = Counter(_key(item, options) for item in mine), Counter(_key(item, options) for item in theirs)
-    sizes = {_key(item, options): leaves(item) for item in theirs}
-    matched += sum(count * sizes[key] for key, count in (ours & others).items())
-    left, wanted = (sorted(item for item in items if isinstance(item, Fraction)) for items in (said, right))
-    at = 0
-    for number in left:
+def _of(kind: type, items: list[Any]) -> list[Any]:
+    return [item for item in items if isinstance(item, kind)]
+
+
+def _twins(said: list[Any], right: list[Any], options: JsonOptions) -> tuple[int, list[Any], list[Any]]:
+    """Leaves of items that both lists have, and what is left of either. Numbers are left: near ones are as good."""
+    keys = [[_key(item, options) for item in items] for items in (said, right)]
+    ours, theirs = (
+        Counter(key for key, item in zip(some, items, strict=True) if not isinstance(item, Fraction))
+        for some, items in zip(keys, (said, right), strict=True)
+    )
+    found = ours & theirs
+    rests, matched = [], 0
+    for some, items in zip(keys, (said, right), strict=True):
+        taken, rest = found.copy(), []
+        matched = 0
+        for key, item in zip(some, items, strict=True):
+            if taken[key] > 0:
+                taken[key] -= 1
+                matched += leaves(item)
+            else:
+                rest.append(item)
+        rests.append(rest)
+    return matched, *rests
+
+
+def _near_numbers(said: list[Fraction], right: list[Fraction], options: JsonOptions) -> int:
+    """Numbers within the tolerance are paired in order of size, which pairs as many as can be."""
+    matched, at, wanted = 0, 0, sorted(right)
+    for number in sorted(said):
         while at < len(wanted) and wanted[at] < number and not _near(number, wanted[at], options):
             at += 1
         if at < len(wanted) and _near(number, wanted[at], options):
@@ -198,18 +230,37 @@ def _matched_set(said: list[Any], right: list[Any], path: str, options: JsonOpti
     return matched
 
 
-def _paired(said: list[Any], right: list[Any], path: str, options: JsonOptions) -> tuple[list[Any], list[Any], int]:
-    """What is left of both lists when their objects are paired, and the leaves of the pairs."""
-    inner = options.model_copy(update={"fields": {key: one for key, one in options.fields.items() if key != path}})
-    left, rest, matched = [item for item in right if isinstance(item, dict)], list[Any](), 0
-    for item in said:
-        counts = [compare(item, other, path, inner) for other in left] if isinstance(item, dict) else []
-        at = next((at for at, one in enumerate(counts) if one.matched == one.answered == one.expected > 0), None)
-        if at is None:
-            rest.append(item)
-        else:
-            matched += leaves(left.pop(at))
-    return rest, [item for item in right if not isinstance(item, dict)] + left, matched
+def _agreeing(said: list[Any], right: list[Any], path: str, options: JsonOptions, budget: Budget) -> int:
+    """Leaves of objects that agree in every field, paired so that as many as can be are (Kuhn's augmenting paths)."""
+    sizes, keys = [leaves(item) for item in right], [_speaking(item) for item in right]
+    agrees: dict[tuple[int, int], bool] = {}
+    whose: dict[int, int] = {}  # by place in `right`, the place in `said` that it is paired with
+
+    def is_full(at: int, other: int) -> bool:
+        if leaves(said[at]) != sizes[other] or _speaking(said[at]) != keys[other]:
+            return False
+        if (at, other) not in agrees:
+            counts = compare(said[at], right[other], path, options, budget) if budget.take() else Counts(0, 0, 0)
+            agrees[at, other] = counts.matched == counts.answered == counts.expected > 0
+        return agrees[at, other]
+
+    def is_placed(at: int, seen: set[int]) -> bool:
+        for other in range(len(right)):
+            if other not in seen and is_full(at, other):
+                seen.add(other)
+                if other not in whose or is_placed(whose[other], seen):
+                    whose[other] = at
+                    return True
+        return False
+
+    for at in range(len(said)):
+        is_placed(at, set())
+    return sum(sizes[other] for other in whose)
+
+
+def _speaking(item: Mapping[str, Any]) -> frozenset[str]:
+    """The fields that say something."""
+    return frozenset(key for key, value in item.items() if leaves(value))
 
 
 def leaves(value: Any) -> int:

@@ -27,11 +27,14 @@ _SIZE = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?|displaystyle|textstyle|limit
 _UNIT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mbox|rm|operatorname)\s*\{([^{}]*)\}(\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?"
 )
-# A plain number and one word behind it: short ones that are units, longer ones that no product of letters would be.
+# A plain number and one word behind it that is counted or measured in: a unit, or a plural that is no number itself.
 _COUNTED = re.compile(
     r"([-+]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:/[0-9]+)?|\([0-9]+\+[0-9]+/[0-9]+\))"
-    r"(?:\s*(?:cm|mm|km|kg|mg|ml|ft|in|yd|mi|oz|lb|lbs|hr|hrs|mph|kph|rpm|sec|min)\b"
-    r"|\s+(?!(?:pi|phi|tau|theta|sqrt|exp|log)\b)(?=[a-z]*[aeiou])[a-z]{3,}\b)"
+    r"(?:\s*(?:cm|mm|km|kg|mg|ml|ft|in|yd|mi|oz|lbs?|hrs?|mph|kph|rpm|secs?|mins?)\b"
+    r"|\s+(?:inch(?:es)?|foot|feet|yard|mile|(?:kilo|centi|milli)?met(?:er|re)|(?:kilo|milli)?gram|pound|ounce|ton|second|minute"
+    r"|hour|day|week|months?|year|dollar|cent|euro|degree|radian|(?:milli)?lit(?:er|re)|gallon|cup|units?|points?|people|person"
+    r"|(?!\w*ths\b|(?:hal|quarter|third|half|hundred|thousand|million|billion|trillion|dozen|score|pair|plu|minu|time|square|cube"
+    r"|factorial|root|percent)\w*\b)[a-z]{3,}s)\b)"
     r"(?:\s*\^\s*\{?[0-9]\}?)?(?:\s*/\s*[a-z]{1,12}(?:\s*\^\s*\{?[0-9]\}?)?)?",
     re.IGNORECASE,
 )

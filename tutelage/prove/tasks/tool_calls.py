@@ -27,8 +27,9 @@ _EXACT = Context(prec=1000)  # a number that is read has fewer digits
 MAX_PYTHON = 8000  # characters of a text that is tried as Python
 _PYTHON = re.compile(r"\s*\[?\s*[A-Za-z_][\w.]*\s*\(")
 _MEANT = re.compile(
-    r'<(?:tool|function)_call>|"name"\s*:\s*"[^"\n]{1,100}"\s*,\s*"(?:arguments|parameters)"\s*:'
-    r"|\A\s*(?:```(?:python)?\s*)?\[?\s*[A-Za-z_][\w.]{0,100}\([^()\n]{0,2000}\)\s*\]?\s*(?:```\s*)?\Z"
+    r'<(?:tool|function)_call>|"name"\s*+:\s*+"[^"\n]{1,100}"\s*+,\s*+"(?:arguments|parameters)"\s*+:'
+    r"|\A(?:```(?:python)?\s*+)?\[?\s*+[A-Za-z_][\w.]{0,100}"
+    r"""\((?=["'0-9\[{-]|[^()\n]{0,200}=)[^()\n]{0,2000}\)\s*+\]?\s*+(?:```)?\Z"""
 )
 _FIX = 'give gold as a JSON list of {"name": …, "arguments": {…}}; [] where no tool is to be called'
 _TEXT = ExactOptions(ignore_case=True, ignore_punctuation=True)
@@ -132,7 +133,7 @@ def calls_of(answer: Answer) -> list[Call]:
         except (TypeError, RecursionError) as error:
             raise NoValue(f"the calls are no JSON: {error}") from None
     found = list(_json_calls(answer.text)) or _python_calls(answer.text)
-    if not found and _MEANT.search(answer.text):
+    if not found and _MEANT.search(answer.text.strip()):
         raise NoValue("a call that cannot be read")
     return found
 
