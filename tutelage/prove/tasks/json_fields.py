@@ -21,6 +21,7 @@ from tutelage.prove.tasks.numbers import NumberOptions, is_near, read_number
 How = Literal["exact", "number", "text", "set", "sequence"]
 _NO_VALUE = object()
 MAX_PARTS = 64  # fields that are told one by one
+LONGEST_PATH = 100  # objects that may change partners so that one more finds one
 MAX_PAIRS = 2_500  # of objects in lists that are compared field by field, in one answer
 _TEXT = ExactOptions(ignore_case=True, ignore_punctuation=True)
 _NUMBER = NumberOptions(marker="")
@@ -232,12 +233,12 @@ def _near_numbers(said: list[Fraction], right: list[Fraction], options: JsonOpti
 
 def _agreeing(said: list[Any], right: list[Any], path: str, options: JsonOptions, budget: Budget) -> int:
     """Leaves of objects that agree in every field, paired so that as many as can be are (Kuhn's augmenting paths)."""
-    sizes, keys = [leaves(item) for item in right], [_speaking(item) for item in right]
+    mine, theirs = ([(leaves(item), _speaking(item)) for item in items] for items in (said, right))
     agrees: dict[tuple[int, int], bool] = {}
     whose: dict[int, int] = {}  # by place in `right`, the place in `said` that it is paired with
 
     def is_full(at: int, other: int) -> bool:
-        if leaves(said[at]) != sizes[other] or _speaking(said[at]) != keys[other]:
+        if mine[at] != theirs[other]:
             return False
         if (at, other) not in agrees:
             counts = compare(said[at], right[other], path, options, budget) if budget.take() else Counts(0, 0, 0)
@@ -248,14 +249,14 @@ def _agreeing(said: list[Any], right: list[Any], path: str, options: JsonOptions
         for other in range(len(right)):
             if other not in seen and is_full(at, other):
                 seen.add(other)
-                if other not in whose or is_placed(whose[other], seen):
+                if other not in whose or (len(seen) < LONGEST_PATH and is_placed(whose[other], seen)):
                     whose[other] = at
                     return True
         return False
 
     for at in range(len(said)):
         is_placed(at, set())
-    return sum(sizes[other] for other in whose)
+    return sum(theirs[other][0] for other in whose)
 
 
 def _speaking(item: Mapping[str, Any]) -> frozenset[str]:
